@@ -1,0 +1,8 @@
+//! Adapters: the vendor's side of each trait, one vendor each; none knows another.
+
+pub mod clock;
+pub mod log;
+pub mod ses;
+pub mod sled;
+pub mod sqs;
+pub mod tls;

@@ -1,0 +1,653 @@
+//! The journal: one function per event, which writes its log line and counts its metric together.
+//!
+//! # The lines
+//! JSON objects, one a line. Every line has `ts`, `level` and `event`; the others where they apply:
+//!
+//! | field | is |
+//! |---|---|
+//! | `session` | the connection (ULID) |
+//! | `message` | the message, our id (ULID) |
+//! | `ses_id` | SES's message id; joins later events to the verdict |
+//! | `ses_ids` | the same where several calls were made, the first 50 |
+//! | `tenant` `stream` `credential` | whose mail |
+//! | `peer` | the client's address |
+//! | `from` | the reverse-path, shown as `log.recipients` says |
+//! | `recipients` | the forward-paths, the first 50, shown as `log.recipients` says |
+//! | `recipient_count` | how many there were |
+//! | `bytes` | octets of the message as the client sent it |
+//! | `code` `enhanced` | the reply |
+//! | `reason` | why, in words |
+//! | `blame` | `client`, `upstream` or `us`: whose fault; sets the level (info, warn, error) |
+//! | `ses_ms` `total_ms` | milliseconds at SES, and from the end of the data to the reply |
+//!
+//! Promises: exactly one of `message_relayed`, `message_queued`, `message_refused` for each message
+//! whose data came in whole; every text is cut to [`TEXT`] characters; no secret, AUTH line or body
+//! has a way in, since no function takes one. Metric labels are from closed sets.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+
+use crate::event::kind::{Event, Fate};
+use crate::mail::{Login, Mailbox, MessageId, ReversePath, SessionId, StreamId, TenantId};
+use crate::smtp::Reply;
+use crate::upstream::Outcome;
+
+/// Longest text of a field, in characters.
+pub const TEXT: usize = 500;
+/// Most entries of a list.
+pub const LIST: usize = 50;
+
+/// How addresses show in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Addresses {
+    /// The domain alone.
+    #[default]
+    Domain,
+    /// The whole address.
+    Full,
+    /// The first 12 hex digits of the SHA-256 of the folded address, `@`, the domain.
+    Hash,
+}
+
+static ADDRESSES: OnceLock<Addresses> = OnceLock::new();
+
+/// Sets once, before the first line, how addresses show.
+pub fn show_addresses(how: Addresses) {
+    let _ = ADDRESSES.set(how);
+}
+
+/// An address as the log shows it.
+pub fn shown(mailbox: &Mailbox) -> String {
+    match ADDRESSES.get().copied().unwrap_or_default() {
+        Addresses::Domain => mailbox.domain().to_string(),
+        Addresses::Full => mailbox.to_string(),
+        Addresses::Hash => {
+            use sha2::Digest as _;
+            let digest = sha2::Sha256::digest(mailbox.folded());
+            let mut text = String::with_capacity(16);
+            for byte in digest.iter().take(6) {
+                let _ = write!(text, "{byte:02x}");
+            }
+            format!("{text}@{}", mailbox.domain())
+        }
+    }
+}
+
+fn shown_path(path: &ReversePath) -> String {
+    match path {
+        ReversePath::Null => "<>".into(),
+        ReversePath::Mailbox(mailbox) => shown(mailbox),
+    }
+}
+
+/// Whose fault something was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blame {
+    /// The client's or its tenant's: info.
+    Client,
+    /// SES's, SQS's or the network's: warn.
+    Upstream,
+    /// Ours or the operator's: error.
+    Us,
+}
+
+impl Blame {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+            Self::Us => "us",
+        }
+    }
+    fn level(self) -> Level {
+        match self {
+            Self::Client => Level::Info,
+            Self::Upstream => Level::Warn,
+            Self::Us => Level::Error,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Level {
+    Info,
+    Warn,
+    Error,
+}
+
+/// One line in the making: JSON members in the order they were given.
+struct Line(String);
+
+impl Line {
+    fn new(event: &'static str) -> Self {
+        let mut line = String::with_capacity(384);
+        let _ = write!(line, "\"event\":\"{event}\"");
+        Self(line)
+    }
+    fn text(mut self, key: &'static str, value: impl AsRef<str>) -> Self {
+        let value = value.as_ref();
+        let cut = value.char_indices().nth(TEXT).map_or(value.len(), |(at, _)| at);
+        let (value, more) = value.split_at(cut);
+        let quoted =
+            if more.is_empty() { serde_json::to_string(value) } else { serde_json::to_string(&format!("{value}…")) };
+        let _ = write!(self.0, ",\"{key}\":{}", quoted.unwrap_or_default());
+        self
+    }
+    fn shown(self, key: &'static str, value: impl std::fmt::Display) -> Self {
+        self.text(key, value.to_string())
+    }
+    fn number(mut self, key: &'static str, value: impl Into<u64>) -> Self {
+        let _ = write!(self.0, ",\"{key}\":{}", value.into());
+        self
+    }
+    fn millis(mut self, key: &'static str, value: Duration) -> Self {
+        let _ = write!(self.0, ",\"{key}\":{:.3}", value.as_secs_f64() * 1000.0);
+        self
+    }
+    fn list(mut self, key: &'static str, values: impl Iterator<Item = String>) -> Self {
+        let values: Vec<String> = values.take(LIST).collect();
+        let _ = write!(self.0, ",\"{key}\":{}", serde_json::to_string(&values).unwrap_or_default());
+        self
+    }
+    fn maybe(self, key: &'static str, value: Option<impl std::fmt::Display>) -> Self {
+        match value {
+            Some(value) => self.shown(key, value),
+            None => self,
+        }
+    }
+    fn login(self, login: &Login) -> Self {
+        self.shown("tenant", &login.tenant).shown("credential", &login.credential)
+    }
+    fn reply(self, reply: &Reply) -> Self {
+        let line = self.number("code", reply.code());
+        let enhanced = reply.enhanced();
+        if enhanced.is_empty() { line } else { line.text("enhanced", enhanced) }
+    }
+    fn write(self, level: Level) {
+        let line = self.0;
+        match level {
+            Level::Info => tracing::info!(target: "bulkhead", line),
+            Level::Warn => tracing::warn!(target: "bulkhead", line),
+            Level::Error => tracing::error!(target: "bulkhead", line),
+        }
+    }
+    fn blamed(self, blame: Blame) {
+        self.text("blame", blame.word()).write(blame.level());
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+// ---------------------------------------------------------------------------------------------
+// The process
+
+/// `relay_started`: listeners are bound and answer.
+pub fn relay_started(version: &str, data_dir: &str) {
+    Line::new("relay_started").text("version", version).text("data_dir", data_dir).write(Level::Info);
+}
+
+/// `listener_opened`: one listener answers at `address`.
+pub fn listener_opened(address: SocketAddr, tls: &'static str) {
+    Line::new("listener_opened").shown("address", address).text("tls", tls).write(Level::Info);
+}
+
+/// `drain_started`: no new connections; what is under way is finished.
+pub fn drain_started(sessions: usize) {
+    Line::new("drain_started").number("sessions", count(sessions)).write(Level::Info);
+}
+
+/// `relay_stopped`: the last line.
+pub fn relay_stopped(abandoned_sessions: usize) {
+    Line::new("relay_stopped").number("abandoned_sessions", count(abandoned_sessions)).write(Level::Info);
+}
+
+/// `certificate_loaded`: new connections get this certificate.
+pub fn certificate_loaded(file: &str) {
+    Line::new("certificate_loaded").text("file", file).write(Level::Info);
+}
+
+/// `certificate_refused`: the files changed and are of no use; the old certificate stays.
+pub fn certificate_refused(file: &str, reason: &str) {
+    Line::new("certificate_refused").text("file", file).text("reason", reason).blamed(Blame::Us);
+}
+
+/// `tenants_applied`: the store equals the tenants file.
+pub fn tenants_applied(file: &str, changes: usize) {
+    Line::new("tenants_applied").text("file", file).number("changes", count(changes)).write(Level::Info);
+}
+
+/// `tenants_refused`: the tenants file could not be applied; what was there stays.
+pub fn tenants_refused(file: &str, reason: &str) {
+    Line::new("tenants_refused").text("file", file).text("reason", reason).blamed(Blame::Us);
+}
+
+/// `store_failed`: the store has stopped for good; clients hear 4xx until a restart.
+pub fn store_failed(reason: &str) {
+    gauge!("bulkhead_store_available").set(0.0);
+    Line::new("store_failed").text("reason", reason).blamed(Blame::Us);
+}
+
+/// Counts one durable commit; no line.
+pub fn store_committed(took: Duration, writes: usize) {
+    histogram!("bulkhead_store_commit_seconds").record(took.as_secs_f64());
+    counter!("bulkhead_store_writes_total").increment(count(writes));
+}
+
+/// `changed`: an operator or integrator changed something by command.
+pub fn changed(actor: &str, command: &str, tenant: Option<&TenantId>, reason: &str) {
+    let line = Line::new("changed").text("actor", actor).text("command", command).maybe("tenant", tenant);
+    if reason.is_empty() { line } else { line.text("reason", reason) }.write(Level::Info);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Sessions
+
+/// `session_opened`.
+pub fn session_opened(session: SessionId, peer: SocketAddr, listener: SocketAddr) {
+    counter!("bulkhead_sessions_total").increment(1);
+    gauge!("bulkhead_sessions_open").increment(1.0);
+    Line::new("session_opened")
+        .shown("session", session)
+        .shown("peer", peer)
+        .shown("listener", listener)
+        .write(Level::Info);
+}
+
+/// `session_closed`.
+pub fn session_closed(
+    session: SessionId,
+    peer: SocketAddr,
+    login: Option<&Login>,
+    ending: &'static str,
+    messages: u64,
+    lasted: Duration,
+) {
+    gauge!("bulkhead_sessions_open").decrement(1.0);
+    counter!("bulkhead_sessions_closed_total", "ending" => ending).increment(1);
+    let mut line = Line::new("session_closed").shown("session", session).shown("peer", peer);
+    if let Some(login) = login {
+        line = line.login(login);
+    }
+    line.text("reason", ending).number("messages", messages).millis("total_ms", lasted).write(Level::Info);
+}
+
+/// `session_refused`: admission said no; `limit` is the rung of the ladder.
+pub fn session_refused(peer: SocketAddr, limit: &'static str, reply: &Reply) {
+    counter!("bulkhead_sessions_refused_total", "limit" => limit).increment(1);
+    Line::new("session_refused").shown("peer", peer).reply(reply).text("reason", limit).write(Level::Warn);
+}
+
+/// `tls_failed`: the handshake did not come to an end.
+pub fn tls_failed(session: SessionId, peer: SocketAddr, reason: &str) {
+    counter!("bulkhead_tls_failures_total").increment(1);
+    Line::new("tls_failed").shown("session", session).shown("peer", peer).text("reason", reason).blamed(Blame::Client);
+}
+
+/// `proxy_refused`: a connection without a usable PROXY header, or from an untrusted address.
+pub fn proxy_refused(peer: SocketAddr, reason: &str) {
+    counter!("bulkhead_sessions_refused_total", "limit" => "proxy_protocol").increment(1);
+    Line::new("proxy_refused").shown("peer", peer).text("reason", reason).write(Level::Warn);
+}
+
+/// `login_accepted`.
+pub fn login_accepted(session: SessionId, peer: SocketAddr, login: &Login) {
+    counter!("bulkhead_logins_total", "outcome" => "accepted").increment(1);
+    Line::new("login_accepted").shown("session", session).shown("peer", peer).login(login).write(Level::Info);
+}
+
+/// `login_refused`; `username` as sent, cut short; `reason` is for us, the client hears one sentence.
+pub fn login_refused(session: SessionId, peer: SocketAddr, username: &str, reason: &str) {
+    counter!("bulkhead_logins_total", "outcome" => "refused").increment(1);
+    let username: String = username.chars().take(64).collect();
+    Line::new("login_refused")
+        .shown("session", session)
+        .shown("peer", peer)
+        .text("credential", username)
+        .text("reason", reason)
+        .blamed(Blame::Client);
+}
+
+/// `login_deferred`: a fault of ours kept us from telling; the client hears 454.
+pub fn login_deferred(session: SessionId, peer: SocketAddr, reason: &str) {
+    counter!("bulkhead_logins_total", "outcome" => "deferred").increment(1);
+    Line::new("login_deferred").shown("session", session).shown("peer", peer).text("reason", reason).blamed(Blame::Us);
+}
+
+/// Counts a reply by its code; no line.
+pub fn replied(reply: &Reply) {
+    counter!("bulkhead_replies_total", "code" => reply.code().to_string()).increment(1);
+}
+
+/// `sender_refused`: MAIL FROM got a 4xx or 5xx from policy.
+pub fn sender_refused(
+    session: SessionId,
+    peer: SocketAddr,
+    login: &Login,
+    from: &ReversePath,
+    reply: &Reply,
+    blame: Blame,
+) {
+    Line::new("sender_refused")
+        .shown("session", session)
+        .shown("peer", peer)
+        .login(login)
+        .text("from", shown_path(from))
+        .reply(reply)
+        .text("reason", reply.text())
+        .blamed(blame);
+}
+
+/// `recipient_suppressed`: a recipient on the tenant's list, at RCPT or, under the stream that the
+/// message itself named, after DATA.
+pub fn recipient_suppressed(
+    session: SessionId,
+    login: &Login,
+    stream: Option<&StreamId>,
+    recipient: &Mailbox,
+    reply: &Reply,
+) {
+    counter!("bulkhead_recipients_suppressed_total").increment(1);
+    Line::new("recipient_suppressed")
+        .shown("session", session)
+        .login(login)
+        .maybe("stream", stream)
+        .list("recipients", std::iter::once(shown(recipient)))
+        .reply(reply)
+        .text("reason", reply.text())
+        .blamed(Blame::Client);
+}
+
+/// `recipient_deferred`: a fault of ours at RCPT.
+pub fn recipient_deferred(session: SessionId, login: &Login, recipient: &Mailbox, reply: &Reply, reason: &str) {
+    Line::new("recipient_deferred")
+        .shown("session", session)
+        .login(login)
+        .list("recipients", std::iter::once(shown(recipient)))
+        .reply(reply)
+        .text("reason", reason)
+        .blamed(Blame::Us);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Messages
+
+/// What every verdict line says.
+#[derive(Clone, Debug)]
+pub struct Verdict<'a> {
+    /// The connection.
+    pub session: SessionId,
+    /// The message.
+    pub message: MessageId,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Who sent it.
+    pub login: &'a Login,
+    /// Its stream, if it came so far.
+    pub stream: Option<&'a StreamId>,
+    /// MAIL FROM.
+    pub from: &'a ReversePath,
+    /// RCPT TO.
+    pub recipients: &'a [Mailbox],
+    /// Octets as the client sent them.
+    pub bytes: usize,
+    /// What the client hears.
+    pub reply: &'a Reply,
+    /// Time at SES.
+    pub ses: Duration,
+    /// Time from the end of data to the reply.
+    pub total: Duration,
+}
+
+impl Verdict<'_> {
+    fn line(&self, event: &'static str) -> Line {
+        Line::new(event)
+            .shown("session", self.session)
+            .shown("message", self.message)
+            .login(self.login)
+            .maybe("stream", self.stream)
+            .shown("peer", self.peer)
+            .text("from", shown_path(self.from))
+            .list("recipients", self.recipients.iter().map(shown))
+            .number("recipient_count", count(self.recipients.len()))
+            .number("bytes", count(self.bytes))
+            .reply(self.reply)
+            .millis("ses_ms", self.ses)
+            .millis("total_ms", self.total)
+    }
+    fn count(&self, outcome: &'static str) {
+        counter!("bulkhead_messages_total", "outcome" => outcome).increment(1);
+        histogram!("bulkhead_message_seconds", "outcome" => outcome).record(self.total.as_secs_f64());
+    }
+}
+
+/// `message_relayed`: SES has it, for `sent` of its recipients. `notes` are client wishes that were
+/// not followed (a tag over ours, say).
+pub fn message_relayed(verdict: &Verdict<'_>, ses_ids: &[&str], sent: usize, notes: &[String]) {
+    verdict.count("relayed");
+    counter!("bulkhead_recipients_relayed_total").increment(count(sent));
+    let line = verdict.line("message_relayed");
+    let line = match ses_ids {
+        [one] => line.text("ses_id", one),
+        many => line.list("ses_ids", many.iter().map(ToString::to_string)).number("sent", count(sent)),
+    };
+    if notes.is_empty() { line } else { line.list("notes", notes.iter().cloned()) }.write(Level::Info);
+}
+
+/// `message_refused`: the client heard 4xx or 5xx after DATA. `sent` recipients had been taken by
+/// SES before: a client that tries again doubles those, and the line says so.
+pub fn message_refused(verdict: &Verdict<'_>, reason: &str, blame: Blame, ses_ids: &[&str], sent: usize) {
+    verdict.count(if verdict.reply.code() < 500 { "deferred" } else { "refused" });
+    let mut line = verdict.line("message_refused").text("reason", reason);
+    if sent > 0 {
+        counter!("bulkhead_recipients_relayed_total").increment(count(sent));
+        counter!("bulkhead_recipients_doubled_total").increment(count(sent));
+        line = line.list("ses_ids", ses_ids.iter().map(ToString::to_string)).number("sent", count(sent)).text(
+            "warning",
+            "these recipients have the message already; a client that tries again sends it to them twice",
+        );
+    }
+    line.blamed(blame);
+}
+
+/// `recipient_relayed`: one of several calls; joins SES's id to the message's recipients.
+pub fn recipient_relayed(
+    session: SessionId,
+    message: MessageId,
+    login: &Login,
+    stream: &StreamId,
+    recipients: &[Mailbox],
+    ses_id: &str,
+) {
+    Line::new("recipient_relayed")
+        .shown("session", session)
+        .shown("message", message)
+        .text("ses_id", ses_id)
+        .login(login)
+        .shown("stream", stream)
+        .list("recipients", recipients.iter().map(shown))
+        .number("recipient_count", count(recipients.len()))
+        .write(Level::Info);
+}
+
+/// `recipient_refused`: SES took the message for others and will never take it for these.
+pub fn recipient_refused(
+    session: SessionId,
+    message: MessageId,
+    login: &Login,
+    stream: &StreamId,
+    recipients: &[Mailbox],
+    reason: &str,
+) {
+    counter!("bulkhead_recipients_refused_total").increment(count(recipients.len()));
+    Line::new("recipient_refused")
+        .shown("session", session)
+        .shown("message", message)
+        .login(login)
+        .shown("stream", stream)
+        .list("recipients", recipients.iter().map(shown))
+        .number("recipient_count", count(recipients.len()))
+        .text("reason", reason)
+        .blamed(Blame::Upstream);
+}
+
+/// Counts one SendEmail call; no line.
+pub fn ses_called(outcome: &Outcome, took: Duration) {
+    let word = match outcome {
+        Outcome::Sent(_) => "sent",
+        Outcome::Retry(..) => "retry",
+        Outcome::Refused(..) => "refused",
+        Outcome::Paused(..) => "paused",
+        Outcome::Unknown(_) => "unknown",
+    };
+    histogram!("bulkhead_ses_call_seconds", "outcome" => word).record(took.as_secs_f64());
+}
+
+/// `upstream_alarm`: SES said something that the operator must mend (credentials, a missing
+/// configuration set, a paused account). `cure` says what to do. Rate limited by the caller.
+pub fn upstream_alarm(tenant: Option<&TenantId>, stream: Option<&StreamId>, reason: &str, cure: &str) {
+    counter!("bulkhead_upstream_alarms_total").increment(1);
+    Line::new("upstream_alarm")
+        .maybe("tenant", tenant)
+        .maybe("stream", stream)
+        .text("reason", reason)
+        .text("cure", cure)
+        .blamed(Blame::Us);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Events
+
+/// Whose event it was.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The stream, where the event says so.
+    pub stream: Option<StreamId>,
+}
+
+/// `message_bounced`, `message_complained`, `message_delivered` and so on: one line per applied
+/// event. `suppressed` are the addresses that came onto the tenant's list by it.
+pub fn event_applied(event: &Event, owner: &Owner, suppressed: &[Mailbox], lag: Duration) {
+    let (name, kind) = event_words(&event.fate);
+    counter!("bulkhead_events_total", "kind" => kind, "outcome" => "applied").increment(1);
+    histogram!("bulkhead_event_lag_seconds").record(lag.as_secs_f64());
+    let mut line = Line::new(name)
+        .text("ses_id", &event.mail.message_id)
+        .shown("tenant", &owner.tenant)
+        .maybe("stream", owner.stream.as_ref())
+        .maybe("credential", event.mail.credential.as_ref());
+    if let Some(recipients) = event.fate.recipients() {
+        line = line
+            .list("recipients", recipients.iter().map(|r| r.mailbox.as_ref().map_or_else(|| "?".into(), shown)))
+            .number("recipient_count", count(recipients.len()));
+        if let Some(words) = recipients.iter().find_map(|r| r.diagnostic.as_deref()) {
+            line = line.text("diagnostic", words);
+        }
+    }
+    match &event.fate {
+        Fate::Bounce { bounce_type, sub_type, .. } => line = line.text("reason", format!("{bounce_type:?}/{sub_type}")),
+        Fate::Complaint { sub_type, feedback_type, .. } => {
+            line = line.maybe("reason", feedback_type.as_ref().or(sub_type.as_ref()));
+        }
+        Fate::Reject { reason } => line = line.text("reason", reason),
+        Fate::DeliveryDelay { delay_type, .. } => line = line.text("reason", delay_type),
+        Fate::RenderingFailure { message } => line = line.text("reason", message),
+        Fate::Send | Fate::Delivery { .. } | Fate::Open | Fate::Click | Fate::Subscription => {}
+    }
+    if !suppressed.is_empty() {
+        line = line.list("suppressed", suppressed.iter().map(shown));
+    }
+    line.millis("lag_ms", lag).write(Level::Info);
+}
+
+fn event_words(fate: &Fate) -> (&'static str, &'static str) {
+    match fate {
+        Fate::Send => ("message_sent", "send"),
+        Fate::Delivery { .. } => ("message_delivered", "delivery"),
+        Fate::Bounce { .. } => ("message_bounced", "bounce"),
+        Fate::Complaint { .. } => ("message_complained", "complaint"),
+        Fate::Reject { .. } => ("message_rejected", "reject"),
+        Fate::DeliveryDelay { .. } => ("message_delayed", "delivery_delay"),
+        Fate::Open => ("message_opened", "open"),
+        Fate::Click => ("message_clicked", "click"),
+        Fate::RenderingFailure { .. } => ("message_unrendered", "rendering_failure"),
+        Fate::Subscription => ("subscription_changed", "subscription"),
+    }
+}
+
+/// Counts an event that had been applied before; no line.
+pub fn event_repeated(fate: &Fate) {
+    counter!("bulkhead_events_total", "kind" => event_words(fate).1, "outcome" => "repeated").increment(1);
+}
+
+/// `event_unowned`: no tenant owns it; acknowledged.
+pub fn event_unowned(event: &Event) {
+    let (_, kind) = event_words(&event.fate);
+    counter!("bulkhead_events_total", "kind" => kind, "outcome" => "unowned").increment(1);
+    Line::new("event_unowned")
+        .text("ses_id", &event.mail.message_id)
+        .text("kind", kind)
+        .maybe("from", event.mail.source.as_ref().map(shown))
+        .text("reason", "no tenant owns its tags, configuration set or source domain")
+        .write(Level::Warn);
+}
+
+/// `notice_malformed`: a queue item that cannot be read; left to the queue's redrive policy.
+pub fn notice_malformed(id: &str, reason: &str) {
+    counter!("bulkhead_notices_total", "outcome" => "malformed").increment(1);
+    Line::new("notice_malformed")
+        .text("notice", id)
+        .text("reason", reason)
+        .text("cure", "left in the queue; its redrive policy moves it to the dead-letter queue")
+        .blamed(Blame::Upstream);
+}
+
+/// `notice_unknown`: well-formed, of a kind we do not know; acknowledged.
+pub fn notice_unknown(id: &str, kind: &str) {
+    counter!("bulkhead_notices_total", "outcome" => "unknown").increment(1);
+    Line::new("notice_unknown").text("notice", id).text("kind", kind).write(Level::Warn);
+}
+
+/// `subscription_unconfirmed`: SNS waits for a confirmation that we never fetch.
+pub fn subscription_unconfirmed(topic_arn: &str) {
+    counter!("bulkhead_notices_total", "outcome" => "subscription").increment(1);
+    Line::new("subscription_unconfirmed").text("topic", topic_arn).text("cure", "subscribe the queue to the topic with `aws sns subscribe --protocol sqs`, which needs no confirmation within one account; Bulkhead never opens a URL from a notice").write(Level::Warn);
+}
+
+/// `topic_validated`: SES's one-time notice at set-up.
+pub fn topic_validated() {
+    counter!("bulkhead_notices_total", "outcome" => "topic_validated").increment(1);
+    Line::new("topic_validated").write(Level::Info);
+}
+
+/// `sending_status_noted`: EventBridge told that an SES tenant's status or a finding on it changed.
+pub fn sending_status_noted(ses_tenant: &str, status: &str, cause: &str) {
+    counter!("bulkhead_notices_total", "outcome" => "sending_status").increment(1);
+    Line::new("sending_status_noted")
+        .text("ses_tenant", ses_tenant)
+        .text("status", status)
+        .text("reason", cause)
+        .write(Level::Warn);
+}
+
+/// `queue_failed`: receiving or deleting failed; tried again after `pause`.
+pub fn queue_failed(what: &'static str, reason: &str, pause: Duration) {
+    counter!("bulkhead_queue_failures_total", "call" => what).increment(1);
+    Line::new("queue_failed")
+        .text("call", what)
+        .text("reason", reason)
+        .millis("retry_ms", pause)
+        .blamed(Blame::Upstream);
+}
+
+/// `events_deferred`: the store did not take events; they stay in the queue.
+pub fn events_deferred(items: usize, reason: &str) {
+    Line::new("events_deferred").number("items", count(items)).text("reason", reason).blamed(Blame::Us);
+}

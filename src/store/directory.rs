@@ -1,0 +1,75 @@
+//! The directory: every tenant, stream and credential in memory, as one snapshot.
+//!
+//! The message path reads tenants and credentials here and never in the store. A change is
+//! committed first, then a new directory takes the old one's place ([`Current`]); who holds the old
+//! one decides by it to the end of the question.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::credential::Credential;
+use crate::mail::{ConfigurationSet, Mailbox, StreamId, TenantId, Username};
+use crate::policy::tenant::Tenant;
+
+/// The snapshot everybody reads.
+pub type Current = Arc<ArcSwap<Directory>>;
+
+/// All tenants and credentials at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    credentials: HashMap<Username, Arc<Credential>>,
+    sets: HashMap<ConfigurationSet, (TenantId, StreamId)>,
+}
+
+impl Directory {
+    /// Builds the lookups. Later wins where two tenants claim a configuration set; `apply` and
+    /// `check` refuse such files before it comes to that.
+    pub fn new(tenants: impl IntoIterator<Item = Tenant>, credentials: impl IntoIterator<Item = Credential>) -> Self {
+        let mut directory = Self::default();
+        for tenant in tenants {
+            for stream in tenant.streams.values() {
+                directory.sets.insert(stream.configuration_set.clone(), (tenant.id.clone(), stream.id.clone()));
+            }
+            directory.tenants.insert(tenant.id.clone(), Arc::new(tenant));
+        }
+        for credential in credentials {
+            directory.credentials.insert(credential.username.clone(), Arc::new(credential));
+        }
+        directory
+    }
+
+    /// A tenant by name.
+    pub fn tenant(&self, id: &TenantId) -> Option<&Arc<Tenant>> {
+        self.tenants.get(id)
+    }
+
+    /// All tenants by name.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.tenants.values()
+    }
+
+    /// A credential by username.
+    pub fn credential(&self, username: &Username) -> Option<&Arc<Credential>> {
+        self.credentials.get(username)
+    }
+
+    /// All credentials, in no order.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.credentials.values()
+    }
+
+    /// Whose a configuration set is.
+    pub fn owner_of_set(&self, set: &ConfigurationSet) -> Option<&(TenantId, StreamId)> {
+        self.sets.get(set)
+    }
+
+    /// The one tenant that may send as `mailbox`; `None` if there is none or more than one.
+    pub fn owner_of_sender(&self, mailbox: &Mailbox) -> Option<&Arc<Tenant>> {
+        let mut owners = self.tenants.values().filter(|tenant| tenant.owns(mailbox));
+        let first = owners.next()?;
+        owners.next().is_none().then_some(first)
+    }
+}

@@ -1,0 +1,206 @@
+//! Every key of the store, built here and nowhere else.
+//!
+//! A key is its parts, each ended by `0x00`, so that keys sort by part and no part can be a prefix
+//! of another: `kind 0x00 part 0x00 part 0x00`. Parts are text without NUL (all our identifiers are;
+//! folded mailboxes are) or fixed-width numbers in hexadecimal, which sort as the numbers do.
+//!
+//! The layout, with golden encodings in the tests below:
+//!
+//! | kind | parts | holds |
+//! |---|---|---|
+//! | `meta` | name | one-off facts: the format of this store |
+//! | `tenant` | tenant | the tenant but for its streams and senders |
+//! | `sender` | tenant, pattern | one sender pattern |
+//! | `stream` | tenant, stream | one stream |
+//! | `pause` | tenant, stream or empty | a pause by hand |
+//! | `credential` | username | one credential with its secrets' hashes |
+//! | `suppression` | tenant, folded mailbox | one entry |
+//! | `counter` | tenant, stream, hour, node | one node's counts of a cohort |
+//! | `event` | hour applied, key of the event | this event has been applied |
+//! | `eventid` | SHA-256 of the event's key | the same, found by its key |
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::mail::{Mailbox, StreamId, TenantId, Username};
+use crate::time::Hour;
+
+/// A key; sorts as its octets do.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Bytes);
+
+impl Key {
+    fn of(parts: &[&str]) -> Self {
+        let mut octets = Vec::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
+        for part in parts {
+            debug_assert!(!part.contains('\0'));
+            octets.extend_from_slice(part.as_bytes());
+            octets.push(0);
+        }
+        Self(octets.into())
+    }
+
+    /// A key as it came from a backend.
+    pub fn from_octets(octets: impl Into<Bytes>) -> Self {
+        Self(octets.into())
+    }
+
+    /// The octets, for a backend.
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The parts, kind first; `None` if an octet string is none of ours.
+    pub fn parts(&self) -> Option<Vec<&str>> {
+        let text = std::str::from_utf8(&self.0).ok()?;
+        Some(text.strip_suffix('\0')?.split('\0').collect())
+    }
+
+    /// Every key.
+    pub fn all() -> Self {
+        Self(Bytes::new())
+    }
+
+    /// A one-off fact.
+    pub fn meta(name: &str) -> Self {
+        Self::of(&["meta", name])
+    }
+
+    /// A tenant.
+    pub fn tenant(tenant: &TenantId) -> Self {
+        Self::of(&["tenant", tenant.as_str()])
+    }
+
+    /// All tenants.
+    pub fn tenants() -> Self {
+        Self::of(&["tenant"])
+    }
+
+    /// One sender pattern of a tenant.
+    pub fn sender(tenant: &TenantId, pattern: &str) -> Self {
+        Self::of(&["sender", tenant.as_str(), pattern])
+    }
+
+    /// All sender patterns.
+    pub fn senders() -> Self {
+        Self::of(&["sender"])
+    }
+
+    /// One stream.
+    pub fn stream(tenant: &TenantId, stream: &StreamId) -> Self {
+        Self::of(&["stream", tenant.as_str(), stream.as_str()])
+    }
+
+    /// All streams.
+    pub fn streams() -> Self {
+        Self::of(&["stream"])
+    }
+
+    /// A pause of a tenant (`None`) or of one stream.
+    pub fn pause(tenant: &TenantId, stream: Option<&StreamId>) -> Self {
+        Self::of(&["pause", tenant.as_str(), stream.map_or("", StreamId::as_str)])
+    }
+
+    /// All pauses.
+    pub fn pauses() -> Self {
+        Self::of(&["pause"])
+    }
+
+    /// A credential.
+    pub fn credential(username: &Username) -> Self {
+        Self::of(&["credential", username.as_str()])
+    }
+
+    /// All credentials.
+    pub fn credentials() -> Self {
+        Self::of(&["credential"])
+    }
+
+    /// A suppression entry.
+    pub fn suppression(tenant: &TenantId, mailbox: &Mailbox) -> Self {
+        Self::of(&["suppression", tenant.as_str(), &mailbox.folded()])
+    }
+
+    /// All suppression entries of a tenant.
+    pub fn suppressions(tenant: &TenantId) -> Self {
+        Self::of(&["suppression", tenant.as_str()])
+    }
+
+    /// One node's counts of the mail of one hour.
+    pub fn counter(tenant: &TenantId, stream: &StreamId, hour: Hour, node: &str) -> Self {
+        Self::of(&["counter", tenant.as_str(), stream.as_str(), &format!("{:08x}", hour.0), node])
+    }
+
+    /// All counters of a tenant's stream.
+    pub fn counters_of(tenant: &TenantId, stream: &StreamId) -> Self {
+        Self::of(&["counter", tenant.as_str(), stream.as_str()])
+    }
+
+    /// All counters.
+    pub fn counters() -> Self {
+        Self::of(&["counter"])
+    }
+
+    /// That an event was applied, found by what it is.
+    pub fn event_id(digest: &str) -> Self {
+        Self::of(&["eventid", digest])
+    }
+
+    /// That an event was applied, found by when: what the janitor walks.
+    pub fn event(hour: Hour, digest: &str) -> Self {
+        Self::of(&["event", &format!("{:08x}", hour.0), digest])
+    }
+
+    /// All applied events in the order of the hours they were applied in.
+    pub fn events() -> Self {
+        Self::of(&["event"])
+    }
+
+    /// Whether `prefix` begins this key.
+    pub fn begins_with(&self, prefix: &Self) -> bool {
+        self.0.starts_with(&prefix.0)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0).trim_end_matches('\0').replace('\0', "/"))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A change here is a change of the format on disk.
+    #[test]
+    fn golden_encodings() {
+        let tenant = TenantId::parse("acme").unwrap();
+        let stream = StreamId::parse("marketing").unwrap();
+        assert_eq!(Key::tenant(&tenant).octets(), b"tenant\0acme\0");
+        assert_eq!(Key::stream(&tenant, &stream).octets(), b"stream\0acme\0marketing\0");
+        assert_eq!(Key::pause(&tenant, None).octets(), b"pause\0acme\0\0");
+        assert_eq!(
+            Key::counter(&tenant, &stream, Hour(0x7_9abc), "n1").octets(),
+            b"counter\0acme\0marketing\00079abc\0n1\0"
+        );
+        assert_eq!(Key::event_id("00ff").octets(), b"eventid\000ff\0");
+        assert_eq!(Key::event(Hour(1), "00ff").octets(), b"event\000000001\000ff\0");
+    }
+
+    #[test]
+    fn a_tenants_keys_are_no_prefix_of_a_longer_named_ones() {
+        let short = TenantId::parse("acme").unwrap();
+        let long = TenantId::parse("acme-two").unwrap();
+        let key = Key::stream(&long, &StreamId::parse("x").unwrap());
+        assert!(!key.begins_with(&Key::counters_of(&short, &StreamId::parse("x").unwrap())));
+        assert!(!Key::tenant(&long).begins_with(&Key::tenant(&short)));
+    }
+}
