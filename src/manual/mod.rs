@@ -1,1 +1,65 @@
-//! (to be written)
+//! The manual, compiled with the crate: `cargo doc --open` shows it.
+//!
+//! - [`life_of_a_message`]: from the first octet to the bounce that decides the next one
+//! - [`replies`]: every reply, when it is given, what a client should do
+//! - [`operating`]: commands, log, metrics, health, signals, limits
+//! - [`tenants`]: tenants, streams, credentials, suppressions, and whose an event is
+//! - [`attacks`]: what one tenant might try against another, and what stops it
+//! - [`rfc_status`]: which RFCs, how far
+//! - [`measured`]: CPU, latency and memory, with the commands that measured them
+//! - [`decisions`]: why it is as it is
+
+/// From the first octet to the bounce that decides the next one.
+#[doc = include_str!("life_of_a_message.md")]
+pub mod life_of_a_message {}
+
+/// Every reply, when it is given, what a client should do.
+#[doc = include_str!("replies.md")]
+pub mod replies {}
+
+/// Commands, log, metrics, health, signals, limits.
+#[doc = include_str!("operating.md")]
+pub mod operating {}
+
+/// Tenants, streams, credentials, suppressions, and whose an event is.
+#[doc = include_str!("tenants.md")]
+pub mod tenants {}
+
+/// What one tenant might try against another, and what stops it.
+#[doc = include_str!("attacks.md")]
+pub mod attacks {}
+
+/// Which RFCs, how far.
+#[doc = include_str!("rfc_status.md")]
+pub mod rfc_status {}
+
+/// CPU, latency and memory, with the commands that measured them.
+#[doc = include_str!("measured.md")]
+pub mod measured {}
+
+/// Why it is as it is: context, choice, what it costs, what would change our mind.
+pub mod decisions {
+    /// The store is sled, driven in one particular way.
+    #[doc = include_str!("decisions/store.md")]
+    pub mod store {}
+
+    /// Settings are read by a walker of our own.
+    #[doc = include_str!("decisions/settings.md")]
+    pub mod settings {}
+
+    /// A suppression may be judged twice.
+    #[doc = include_str!("decisions/suppression.md")]
+    pub mod suppression {}
+
+    /// Commands are JSON lines over a Unix socket.
+    #[doc = include_str!("decisions/control.md")]
+    pub mod control {}
+
+    /// The journal writes its own lines.
+    #[doc = include_str!("decisions/journal.md")]
+    pub mod journal {}
+
+    /// Header fields are refused, not repaired.
+    #[doc = include_str!("decisions/strictness.md")]
+    pub mod strictness {}
+}
