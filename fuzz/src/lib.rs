@@ -1,1 +1,333 @@
-//! stub
+//! What is fuzzed: one function per target. Each panics where a promise is broken, and says how
+//! deep it got, so that a run that never reached anything cannot pass for a good one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulkhead::mail::header::{Additions, HeaderLimits, HeaderSection};
+use bulkhead::mail::{Domain, Login, Mailbox, Receipt, StreamId, Taken, TenantId, Username};
+use bulkhead::smtp::data::MailData;
+use bulkhead::smtp::session::{Answer, Question, Session, Step, Terms};
+use bulkhead::smtp::{Refusal, command};
+use bytes::Bytes;
+
+/// How far an input came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Depth {
+    /// Things that were taken: messages, lines, fields, notices.
+    pub taken: usize,
+    /// Things that were refused in the right way.
+    pub refused: usize,
+    /// Whether the whole input was let go of (the session ended, the form was wrong).
+    pub ended: bool,
+}
+
+// ---------------------------------------------------------------------------------------------
+
+const MESSAGE_BYTES: usize = 4_000;
+const RECIPIENTS: usize = 3;
+
+fn terms() -> Arc<Terms> {
+    Arc::new(Terms {
+        hostname: "relay.test".into(),
+        starttls: true,
+        cleartext_auth: false,
+        message_bytes: MESSAGE_BYTES,
+        recipients: RECIPIENTS,
+        messages: 5,
+        command_bytes: 512,
+        auth_bytes: 1_024,
+        line_bytes: 200,
+        errors: 8,
+        auth_failures: 3,
+        auth_delay: Duration::from_secs(1),
+        command_time_unauthenticated: Duration::from_secs(60),
+        command_time: Duration::from_secs(300),
+        data_time: Duration::from_secs(600),
+        data_rate: 1,
+    })
+}
+
+/// A client behind TLS that says `input` in one piece, and again cut at every `first octet + 1`
+/// octets: the conversation must be the same, well-formed, and no message is taken without a login.
+pub fn session(input: &[u8]) -> Depth {
+    let Some((&first, octets)) = input.split_first() else { return Depth::default() };
+    let (whole, depth) = converse(octets, octets.len().max(1));
+    let (cut, again) = converse(octets, usize::from(first) + 1);
+    assert_eq!(whole, cut, "the conversation depends on how the octets were cut");
+    assert_eq!(depth, again);
+    for line in whole.split_inclusive("\r\n") {
+        assert!(line.ends_with("\r\n") && line.len() <= 512, "{line:?} is no reply line");
+        let text = line.trim_end_matches("\r\n");
+        assert!(text.bytes().all(|b| (b' '..=b'~').contains(&b)), "{line:?} is not printable");
+        assert!(text.len() >= 4 && text.bytes().take(3).all(|b| b.is_ascii_digit()), "{line:?} has no code");
+    }
+    depth
+}
+
+fn converse(octets: &[u8], cut: usize) -> (String, Depth) {
+    let start = Instant::now();
+    let mut now = start;
+    let mut session = Session::new(terms(), true, now);
+    let (mut said, mut depth, mut granted) = (String::new(), Depth::default(), false);
+    let mut chunks = octets.chunks(cut);
+    // An input can make the session do only so much per octet; a machine that spins is a fault.
+    for _ in 0..octets.len() * 4 + 1_000 {
+        assert!(session.held_bytes() <= MESSAGE_BYTES + 512, "more held than a message may have");
+        match session.step(now) {
+            Step::Read => match chunks.next() {
+                Some(chunk) => session.receive(chunk, now),
+                None => {
+                    session.lost();
+                    depth.ended = true;
+                }
+            },
+            Step::Wait => {
+                now = session.deadline().expect("a wait has an end");
+                session.expire(now);
+            }
+            Step::Write(bytes) => said.push_str(std::str::from_utf8(&bytes).expect("replies are text")),
+            Step::Ask(question) => {
+                let answer = answer(question, &mut granted, &mut depth);
+                session.answer(answer, now);
+            }
+            Step::Secure => unreachable!("TLS is up from the start"),
+            Step::Close => return (said, depth),
+        }
+    }
+    panic!("the session does not come to an end");
+}
+
+fn answer(question: Question, granted: &mut bool, depth: &mut Depth) -> Answer {
+    match question {
+        Question::Authenticate { username, secret, .. } => {
+            if username == "acme-app" && secret.expose() == b"open-sesame-open-sesame" {
+                *granted = true;
+                Answer::Login(Ok(Arc::new(Login {
+                    tenant: TenantId::parse("acme").expect("an id"),
+                    credential: Username::parse("acme-app").expect("a username"),
+                    stream: StreamId::parse("transactional").ok(),
+                    secret_fingerprint: 1,
+                })))
+            } else {
+                depth.refused += 1;
+                Answer::Login(Err(Refusal::permanent(535, (7, 8), "no")))
+            }
+        }
+        Question::Sender { .. } => Answer::Path(Ok(())),
+        Question::Recipient { forward_path, .. } => {
+            if forward_path.local_part() == "suppressed" {
+                depth.refused += 1;
+                Answer::Path(Err(Refusal::permanent(550, (1, 1), "no")))
+            } else {
+                Answer::Path(Ok(()))
+            }
+        }
+        Question::Accept { envelope, data, .. } => {
+            assert!(*granted, "a message without a login");
+            assert!(data.len() <= MESSAGE_BYTES, "a message over the bound");
+            assert!((1..=RECIPIENTS).contains(&envelope.forward_paths.len()));
+            assert_lines(&data);
+            depth.taken += 1;
+            Answer::Accept(Ok(Receipt::one(Taken::by_ses("id".into()))))
+        }
+    }
+}
+
+fn assert_lines(data: &[u8]) {
+    assert!(data.is_empty() || data.ends_with(b"\r\n"), "the last line has no end");
+    let mut last = b'\n';
+    for (at, octet) in data.iter().enumerate() {
+        match octet {
+            0 => panic!("NUL"),
+            b'\n' => assert_eq!(last, b'\r', "bare LF"),
+            b'\r' => assert_eq!(data.get(at + 1), Some(&b'\n'), "bare CR"),
+            _ => {}
+        }
+        last = *octet;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+
+/// Mail data behind DATA, against a reader that is slow and obviously right.
+pub fn data(input: &[u8]) -> Depth {
+    let Some((&first, octets)) = input.split_first() else { return Depth::default() };
+    let mut reader = MailData::new(MESSAGE_BYTES, 200, None);
+    let mut consumed = 0;
+    let mut done = false;
+    for chunk in octets.chunks(usize::from(first) + 1) {
+        let (taken, end) = reader.take_dotted(chunk);
+        consumed += taken;
+        if end {
+            done = true;
+            break;
+        }
+        assert_eq!(taken, chunk.len(), "octets left although the data goes on");
+    }
+    let model = plain(octets);
+    assert_eq!(done, model.is_some(), "the end of the data was seen or missed wrongly");
+    let Some((end, text)) = model else { return Depth { ended: true, ..Depth::default() } };
+    assert_eq!(consumed, end, "the data ends elsewhere");
+    match reader.finish() {
+        Ok(message) => {
+            assert_eq!(message.as_ref(), text.as_slice());
+            assert_lines(&message);
+            Depth { taken: 1, ..Depth::default() }
+        }
+        Err(_) => {
+            let clean = !text.contains(&0)
+                && text.len() <= MESSAGE_BYTES
+                && bare_free(&text)
+                && text.split(|b| *b == b'\n').all(|line| line.len() < 200);
+            assert!(!clean, "a message without fault was refused");
+            Depth { refused: 1, ..Depth::default() }
+        }
+    }
+}
+
+/// Where the data ends and what it says: line by line, as RFC 5321 4.5.2 has it.
+fn plain(octets: &[u8]) -> Option<(usize, Vec<u8>)> {
+    let mut text = Vec::new();
+    let mut at = 0;
+    let mut fresh = true;
+    while at < octets.len() {
+        if fresh && octets[at..].starts_with(b".\r\n") {
+            return Some((at + 3, text));
+        }
+        if fresh && octets[at] == b'.' {
+            at += 1;
+            fresh = false;
+            continue;
+        }
+        if octets[at..].starts_with(b"\r\n") {
+            text.extend_from_slice(b"\r\n");
+            at += 2;
+            fresh = true;
+            continue;
+        }
+        text.push(octets[at]);
+        at += 1;
+        fresh = false;
+    }
+    None
+}
+
+fn bare_free(text: &[u8]) -> bool {
+    let cr = text.iter().filter(|b| **b == b'\r').count();
+    let lf = text.iter().filter(|b| **b == b'\n').count();
+    cr == lf && cr == text.windows(2).filter(|w| w == b"\r\n").count()
+}
+
+// ---------------------------------------------------------------------------------------------
+
+/// Command lines: never a panic; an address that is taken is one that prints and reads back.
+pub fn command(input: &[u8]) -> Depth {
+    match command::parse(input) {
+        Ok(found) => {
+            match &found {
+                command::Command::Rcpt(mailbox) => reads_back(mailbox),
+                command::Command::Ehlo(name) | command::Command::Helo(name) => {
+                    assert!(name.bytes().all(|b| (b'!'..=b'~').contains(&b)), "{name:?} cannot be shown");
+                }
+                _ => {}
+            }
+            Depth { taken: 1, ..Depth::default() }
+        }
+        Err(_) => Depth { refused: 1, ..Depth::default() },
+    }
+}
+
+/// Mailboxes and domains.
+pub fn mailbox(input: &[u8]) -> Depth {
+    match Mailbox::parse(input) {
+        Ok(mailbox) => {
+            reads_back(&mailbox);
+            assert!(mailbox.domain().is_within(mailbox.domain()));
+            Depth { taken: 1, ..Depth::default() }
+        }
+        Err(_) => {
+            let domain = std::str::from_utf8(input).ok().and_then(|text| Domain::parse(text).ok());
+            if let Some(domain) = domain {
+                assert_eq!(Domain::parse(domain.as_str()).as_ref(), Ok(&domain));
+            }
+            Depth { refused: 1, ..Depth::default() }
+        }
+    }
+}
+
+fn reads_back(mailbox: &Mailbox) {
+    let text = mailbox.to_string();
+    assert!(text.bytes().all(|b| (b'!'..=b'~').contains(&b) && b != b'<' && b != b'>'), "{text:?}");
+    assert_eq!(Mailbox::parse(text.as_bytes()).as_ref(), Ok(mailbox), "{text:?} does not read back");
+}
+
+// ---------------------------------------------------------------------------------------------
+
+const LIMITS: HeaderLimits = HeaderLimits { bytes: 8_192, fields: 100 };
+
+/// A message: scanned, edited, and scanned again, nothing that must not leave is left, the body is
+/// what it was, and a second edit changes nothing but the trace.
+pub fn header(input: &[u8]) -> Depth {
+    let message = Bytes::copy_from_slice(input);
+    let Ok(section) = HeaderSection::scan(message.clone(), LIMITS) else {
+        return Depth { refused: 1, ..Depth::default() };
+    };
+    let covered: usize = section.fields().iter().map(|field| field.span.len()).sum();
+    assert!(covered <= input.len());
+    for pair in section.fields().windows(2) {
+        assert_eq!(pair[0].span.end, pair[1].span.start, "octets between two fields");
+    }
+    let _ = (section.hops(), section.message_id(), section.check_single(), section.wishes());
+    if let Ok(originators) = section.originators() {
+        assert!(!originators.claims.is_empty());
+        originators.claims.iter().for_each(|(_, mailbox)| reads_back(mailbox));
+    }
+    let additions = Additions {
+        trace: "Received: from client by relay.test; Fri, 01 May 2026 09:15:02 +0000\r\n",
+        date: "Fri, 01 May 2026 09:15:02 +0000",
+        message_id: "<1@relay.test>",
+    };
+    let edited = section.edit(&additions).to_vec();
+    let body = body_of(&message);
+    assert!(edited.ends_with(body), "the body changed");
+    let wide = HeaderLimits { bytes: LIMITS.bytes * 2, fields: LIMITS.fields + 10 };
+    let again = HeaderSection::scan(edited.clone().into(), wide).expect("an edited message reads");
+    for field in again.fields() {
+        let name = String::from_utf8_lossy(&edited[field.name.clone()]).to_ascii_lowercase();
+        let forbidden = ["bcc", "resent-bcc", "return-path", "dkim-signature"].contains(&name.as_str())
+            || name.starts_with("x-ses-")
+            || name.starts_with("x-bulkhead-");
+        assert!(!forbidden, "{name} is still there");
+    }
+    Depth { taken: section.fields().len().max(1), ..Depth::default() }
+}
+
+fn body_of(message: &[u8]) -> &[u8] {
+    if message.starts_with(b"\r\n") {
+        return &message[2..];
+    }
+    message.windows(4).position(|w| w == b"\r\n\r\n").map_or(&[], |at| &message[at + 4..])
+}
+
+// ---------------------------------------------------------------------------------------------
+
+/// Queue notices: never a panic, and what is read keeps its bounds.
+pub fn event(input: &[u8]) -> Depth {
+    use bulkhead::event::{Notice, parse};
+    match parse(input) {
+        Ok(notice) => {
+            if let Notice::Event(event) = &notice {
+                for recipient in event.fate.recipients().unwrap_or_default() {
+                    assert!(recipient.given.chars().count() <= 320);
+                    assert!(recipient.diagnostic.as_ref().is_none_or(|words| words.chars().count() <= 500));
+                }
+            }
+            Depth { taken: 1, ..Depth::default() }
+        }
+        Err(why) => {
+            assert!(why.0.chars().count() <= 300, "a reason as long as its cause");
+            Depth { refused: 1, ..Depth::default() }
+        }
+    }
+}
