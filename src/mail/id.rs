@@ -145,9 +145,11 @@ macro_rules! sortable {
                 Self(ulid::Ulid::from_parts(now.millis(), u128::from_le_bytes(bytes)))
             }
 
-            /// Reads the 26 characters back.
+            /// Reads the 26 characters back, in any case. A number of more than 128 bits, which the
+            /// decoder would cut to another id, is none.
             pub fn parse(text: &str) -> Option<Self> {
-                ulid::Ulid::from_string(text).ok().map(Self)
+                let id = Self(ulid::Ulid::from_string(text).ok()?);
+                id.to_string().eq_ignore_ascii_case(text).then_some(id)
             }
         }
 
@@ -174,3 +176,74 @@ sortable!(
     /// One message a client gave us; ours, not SES's and not the Message-ID field.
     MessageId
 );
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A counter in place of randomness.
+    struct Counting(std::sync::atomic::AtomicU8);
+
+    impl Random for Counting {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        }
+    }
+
+    #[test]
+    fn names_within_their_alphabets() {
+        let longest = "a".repeat(64);
+        for text in ["a", "acme", "acme-2", "-", "0", &longest] {
+            assert_eq!(TenantId::parse(text).unwrap().as_str(), text);
+            assert_eq!(text.parse::<StreamId>().unwrap().to_string(), text);
+        }
+        for text in ["Acme_Set-1", "_", &longest] {
+            assert_eq!(ConfigurationSet::parse(text).unwrap().as_str(), text);
+            assert_eq!(SesTenant::parse(text).unwrap().as_str(), text);
+        }
+        assert_eq!(Username::parse("App_1.x@acme.example+y").unwrap().tag(), "App_1_x_acme_example_y");
+    }
+
+    #[test]
+    fn names_beyond_them() {
+        let small = |c| Err(IdError::Character(c, "a-z, 0-9 and -"));
+        let large = |c| Err(IdError::Character(c, "A-Z, a-z, 0-9, - and _"));
+        let too_long = "a".repeat(65);
+        assert_eq!(TenantId::parse("").map(|_| ()), Err(IdError::Empty));
+        assert_eq!(TenantId::parse(&too_long).map(|_| ()), Err(IdError::TooLong));
+        for (text, character) in [("Acme", 'A'), ("a_b", '_'), ("a b", ' '), ("a/b", '/'), ("a\0", '\0'), ("ä", 'ä')]
+        {
+            assert_eq!(TenantId::parse(text).map(|_| ()), small(character));
+            assert_eq!(StreamId::parse(text).map(|_| ()), small(character));
+        }
+        for (text, character) in [("a.b", '.'), ("a b", ' '), ("a\n", '\n'), ("ä", 'ä')] {
+            assert_eq!(ConfigurationSet::parse(text).map(|_| ()), large(character));
+            assert_eq!(SesTenant::parse(text).map(|_| ()), large(character));
+        }
+        for text in ["a b", "a:b", "a/b", "a\r\n", "é", "a\"b"] {
+            assert!(Username::parse(text).is_err(), "{text:?}");
+        }
+        let said = serde_json::from_str::<TenantId>("\"A\"").unwrap_err().to_string();
+        assert!(said.contains("has the character 'A'; allowed are a-z, 0-9 and -"), "{said}");
+        assert_eq!(serde_json::to_string(&TenantId::parse("a").unwrap()).unwrap(), "\"a\"");
+    }
+
+    #[test]
+    fn ids_sort_by_time_and_read_back() {
+        let random = Counting(200.into());
+        let at = Timestamp::from_millis(1_777_000_000_000);
+        let ids: Vec<_> = (0..100).map(|i| MessageId::new(at.plus(Duration::from_millis(i)), &random)).collect();
+        assert!(ids.is_sorted());
+        for id in &ids {
+            assert_eq!(id.to_string().len(), 26);
+            assert_eq!(MessageId::parse(&id.to_string()), Some(*id));
+            assert_eq!(MessageId::parse(&id.to_string().to_lowercase()), Some(*id));
+        }
+        let same_moment = [MessageId::new(at, &random), MessageId::new(at, &random)];
+        assert_ne!(same_moment[0], same_moment[1]);
+        assert_eq!(MessageId::parse("8ZZZZZZZZZZZZZZZZZZZZZZZZZ"), None);
+        assert_eq!(SessionId::parse("short"), None);
+    }
+}
