@@ -1,1 +1,648 @@
-//! (to be written)
+//! What may pass, and why not: the same functions for the gate and for `explain`.
+//!
+//! Promises: pure and total; a verdict depends on the tenant's snapshot, the login, what was asked
+//! and the moment, and on nothing else. Everything not granted has a [`Reason`] in the tenant's own
+//! terms; how a client is told stands elsewhere. What a message claims is judged by the tenant's
+//! senders alone, never by whose domain it is besides.
+//!
+//! The gate asks four times: [`standing`] and [`sender`] at MAIL, [`recipient`] at RCPT, [`message`]
+//! after DATA, and [`recipient_under`] again for the stream that the message chose.
+//! What can go wrong: a login whose tenant, credential or stream is no longer there. That is for
+//! the operator to mend, so such mail is deferred and never refused for good.
+
+use crate::mail::header::{Originators, Wishes};
+use crate::mail::{Login, Mailbox, ReversePath, StreamId};
+use crate::policy::tenant::{Pause, PausedReply, Stream, Suppression, SuppressionReason, Tenant};
+use crate::time::Timestamp;
+
+/// A decision.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Verdict<T> {
+    /// It may pass.
+    Grant(T),
+    /// Not now; after the moment, if one is known.
+    Defer(Reason, Option<Timestamp>),
+    /// Never, as it is.
+    Refuse(Reason),
+}
+
+/// A decision that is not a grant.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Stop {
+    /// Not now; after the moment, if one is known.
+    Defer(Reason, Option<Timestamp>),
+    /// Never, as it is.
+    Refuse(Reason),
+}
+
+/// Why something may not pass.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Reason {
+    /// An address that the tenant may not send as.
+    SenderNotOwned {
+        /// Where it was claimed: `MAIL FROM`, `From`, `Sender`, `Resent-From`, `Resent-Sender`.
+        claim: &'static str,
+        /// The address.
+        address: Mailbox,
+    },
+    /// The tenant was removed while the session lived.
+    TenantGone,
+    /// The credential was revoked, has expired, or its secret was rotated away.
+    CredentialGone,
+    /// The stream that the credential is bound to, or the tenant's default, is not there.
+    StreamGone {
+        /// Which.
+        stream: StreamId,
+    },
+    /// The tenant is paused.
+    TenantPaused(Pause),
+    /// The stream is paused, and every other that the login might choose.
+    StreamPaused {
+        /// Which.
+        stream: StreamId,
+        /// Since when and why.
+        pause: Pause,
+    },
+    /// The message names a stream that the tenant does not have.
+    StreamUnknown {
+        /// As the client gave it.
+        name: String,
+    },
+    /// The message names another stream than its credential is bound to.
+    StreamNotAllowed {
+        /// As the client gave it.
+        name: String,
+        /// The credential's stream.
+        bound: StreamId,
+    },
+    /// The message names a configuration set that is none of the tenant's.
+    SetNotOwned {
+        /// As the client gave it.
+        name: String,
+    },
+    /// The message names the configuration set of another stream than its credential is bound to.
+    SetNotAllowed {
+        /// As the client gave it.
+        name: String,
+        /// The credential's stream.
+        bound: StreamId,
+    },
+    /// The message names a stream, and the configuration set of another.
+    WishesDisagree {
+        /// The stream.
+        stream: String,
+        /// The configuration set.
+        set: String,
+    },
+    /// The recipient is on the tenant's suppression list.
+    Suppressed {
+        /// What put it there.
+        reason: SuppressionReason,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+impl<T> Verdict<T> {
+    /// The grant, or what stands against it.
+    pub fn into_result(self) -> Result<T, Stop> {
+        match self {
+            Self::Grant(granted) => Ok(granted),
+            Self::Defer(reason, until) => Err(Stop::Defer(reason, until)),
+            Self::Refuse(reason) => Err(Stop::Refuse(reason)),
+        }
+    }
+}
+
+impl<T> From<Result<T, Stop>> for Verdict<T> {
+    fn from(result: Result<T, Stop>) -> Self {
+        match result {
+            Ok(granted) => Self::Grant(granted),
+            Err(Stop::Defer(reason, until)) => Self::Defer(reason, until),
+            Err(Stop::Refuse(reason)) => Self::Refuse(reason),
+        }
+    }
+}
+
+impl Stop {
+    /// Why.
+    pub fn reason(&self) -> &Reason {
+        match self {
+            Self::Defer(reason, _) | Self::Refuse(reason) => reason,
+        }
+    }
+}
+
+impl Reason {
+    /// Its name in logs and metrics: one of a dozen, for ever.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SenderNotOwned { .. } => "sender_not_owned",
+            Self::TenantGone => "tenant_gone",
+            Self::CredentialGone => "credential_gone",
+            Self::StreamGone { .. } => "stream_gone",
+            Self::TenantPaused(_) => "tenant_paused",
+            Self::StreamPaused { .. } => "stream_paused",
+            Self::StreamUnknown { .. } => "stream_unknown",
+            Self::StreamNotAllowed { .. } => "stream_not_allowed",
+            Self::SetNotOwned { .. } => "set_not_owned",
+            Self::SetNotAllowed { .. } => "set_not_allowed",
+            Self::WishesDisagree { .. } => "wishes_disagree",
+            Self::Suppressed { .. } => "recipient_suppressed",
+        }
+    }
+}
+
+/// Whether there is still somebody to speak for: `tenant` is what the directory has under the
+/// login's tenant now, `credential_stands` whether it has the credential with the secret that was
+/// used, unexpired.
+pub fn standing<'a>(tenant: Option<&'a Tenant>, login: &Login, credential_stands: bool) -> Verdict<&'a Tenant> {
+    match tenant {
+        Some(tenant) if tenant.id == login.tenant && credential_stands => Verdict::Grant(tenant),
+        Some(tenant) if tenant.id == login.tenant => Verdict::Defer(Reason::CredentialGone, None),
+        Some(_) | None => Verdict::Defer(Reason::TenantGone, None),
+    }
+}
+
+/// At MAIL: whether this login may send from this reverse-path now. A null reverse-path is
+/// nobody's; the header section will say whose the message is.
+pub fn sender(tenant: &Tenant, login: &Login, reverse_path: &ReversePath) -> Verdict<()> {
+    let judged = || {
+        tenant_runs(tenant)?;
+        some_stream_runs(tenant, login)?;
+        match reverse_path {
+            ReversePath::Null => Ok(()),
+            ReversePath::Mailbox(mailbox) => owned(tenant, "MAIL FROM", mailbox),
+        }
+    };
+    judged().into()
+}
+
+/// At RCPT: whether a recipient may be had at all. `entry` is what the tenant's suppression list
+/// says of it. It is refused here when that binds under every stream the login may still choose;
+/// else the message's stream decides ([`recipient_under`]).
+pub fn recipient(tenant: &Tenant, login: &Login, entry: Option<&Suppression>, now: Timestamp) -> Verdict<()> {
+    let judged = || {
+        let Some(entry) = entry else { return Ok(()) };
+        if choices(tenant, login)?.iter().all(|stream| suppressed_under(stream, entry, now)) {
+            return Err(suppressed(entry));
+        }
+        Ok(())
+    };
+    judged().into()
+}
+
+/// After DATA: whether the message may leave, and by which stream.
+pub fn message<'a>(
+    tenant: &'a Tenant,
+    login: &Login,
+    originators: &Originators,
+    wishes: &Wishes,
+) -> Verdict<&'a Stream> {
+    let judged = || {
+        tenant_runs(tenant)?;
+        let stream = choose(tenant, login, wishes)?;
+        stream_runs(tenant, stream)?;
+        for (claim, mailbox) in &originators.claims {
+            owned(tenant, claim, mailbox)?;
+        }
+        Ok(stream)
+    };
+    judged().into()
+}
+
+/// After DATA: whether a recipient may be had under the stream that was chosen.
+pub fn recipient_under(stream: &Stream, entry: Option<&Suppression>, now: Timestamp) -> Verdict<()> {
+    match entry {
+        Some(entry) if suppressed_under(stream, entry, now) => suppressed(entry).into_verdict(),
+        Some(_) | None => Verdict::Grant(()),
+    }
+}
+
+/// Whether an entry binds a stream: as long as it stands, one put there by hand always, others as
+/// the stream's `suppress_on` says.
+pub fn suppressed_under(stream: &Stream, entry: &Suppression, now: Timestamp) -> bool {
+    let binds = match entry.reason {
+        SuppressionReason::Manual => true,
+        SuppressionReason::Bounce | SuppressionReason::Complaint => stream.suppress_on.contains(&entry.reason),
+    };
+    binds && entry.stands(now)
+}
+
+impl Stop {
+    fn into_verdict<T>(self) -> Verdict<T> {
+        Err(self).into()
+    }
+}
+
+fn suppressed(entry: &Suppression) -> Stop {
+    Stop::Refuse(Reason::Suppressed { reason: entry.reason, at: entry.at })
+}
+
+/// A pause, as the tenant wants its clients to hear of it.
+fn paused(tenant: &Tenant, reason: Reason) -> Stop {
+    match tenant.paused_reply {
+        PausedReply::Defer => Stop::Defer(reason, None),
+        PausedReply::Reject => Stop::Refuse(reason),
+    }
+}
+
+fn tenant_runs(tenant: &Tenant) -> Result<(), Stop> {
+    match &tenant.pause {
+        Some(pause) => Err(paused(tenant, Reason::TenantPaused(pause.clone()))),
+        None => Ok(()),
+    }
+}
+
+fn stream_runs(tenant: &Tenant, stream: &Stream) -> Result<(), Stop> {
+    match &stream.pause {
+        Some(pause) => Err(paused(tenant, Reason::StreamPaused { stream: stream.id.clone(), pause: pause.clone() })),
+        None => Ok(()),
+    }
+}
+
+/// Whether any stream the login may choose runs. The pause that is told is the default choice's.
+fn some_stream_runs(tenant: &Tenant, login: &Login) -> Result<(), Stop> {
+    let choices = choices(tenant, login)?;
+    if choices.iter().any(|stream| stream.pause.is_none()) {
+        return Ok(());
+    }
+    stream_runs(tenant, default_choice(tenant, login)?)
+}
+
+/// The streams that the login may choose from, one at least.
+fn choices<'a>(tenant: &'a Tenant, login: &Login) -> Result<Vec<&'a Stream>, Stop> {
+    let default = default_choice(tenant, login)?;
+    Ok(if login.stream.is_some() { vec![default] } else { tenant.streams.values().collect() })
+}
+
+/// The credential's own stream, or the tenant's default.
+fn default_choice<'a>(tenant: &'a Tenant, login: &Login) -> Result<&'a Stream, Stop> {
+    let id = login.stream.as_ref().unwrap_or(&tenant.default_stream);
+    tenant.streams.get(id).ok_or_else(|| Stop::Defer(Reason::StreamGone { stream: id.clone() }, None))
+}
+
+/// The stream of a message: the credential's own; else the one it names, or whose configuration set
+/// it names; else the default.
+fn choose<'a>(tenant: &'a Tenant, login: &Login, wishes: &Wishes) -> Result<&'a Stream, Stop> {
+    let default = default_choice(tenant, login)?;
+    let by_name = wishes.stream.as_deref().map(|name| named(tenant, login, name)).transpose()?;
+    let by_set = wishes.configuration_set.as_deref().map(|name| owning(tenant, login, name)).transpose()?;
+    match (by_name, by_set) {
+        (Some(one), Some(other)) if one.id != other.id => Err(Stop::Refuse(Reason::WishesDisagree {
+            stream: one.id.to_string(),
+            set: other.configuration_set.to_string(),
+        })),
+        (Some(stream), _) | (None, Some(stream)) => Ok(stream),
+        (None, None) => Ok(default),
+    }
+}
+
+/// The stream of that name, if the login may use it.
+fn named<'a>(tenant: &'a Tenant, login: &Login, name: &str) -> Result<&'a Stream, Stop> {
+    let stream = tenant.streams.values().find(|stream| stream.id.as_str() == name);
+    match (stream, &login.stream) {
+        (None, _) => Err(Stop::Refuse(Reason::StreamUnknown { name: name.to_owned() })),
+        (Some(stream), Some(bound)) if stream.id != *bound => {
+            Err(Stop::Refuse(Reason::StreamNotAllowed { name: name.to_owned(), bound: bound.clone() }))
+        }
+        (Some(stream), _) => Ok(stream),
+    }
+}
+
+/// The stream with that configuration set, if the login may use it.
+fn owning<'a>(tenant: &'a Tenant, login: &Login, name: &str) -> Result<&'a Stream, Stop> {
+    let stream = tenant.streams.values().find(|stream| stream.configuration_set.as_str() == name);
+    match (stream, &login.stream) {
+        (None, _) => Err(Stop::Refuse(Reason::SetNotOwned { name: name.to_owned() })),
+        (Some(stream), Some(bound)) if stream.id != *bound => {
+            Err(Stop::Refuse(Reason::SetNotAllowed { name: name.to_owned(), bound: bound.clone() }))
+        }
+        (Some(stream), _) => Ok(stream),
+    }
+}
+
+fn owned(tenant: &Tenant, claim: &'static str, mailbox: &Mailbox) -> Result<(), Stop> {
+    if tenant.owns(mailbox) {
+        return Ok(());
+    }
+    Err(Stop::Refuse(Reason::SenderNotOwned { claim, address: mailbox.clone() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::tenant::{FanOut, Limits, SenderPattern, StreamKind};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_777_000_000_000);
+
+    fn stream(id: &str, kind: StreamKind, suppress_on: &[SuppressionReason]) -> Stream {
+        Stream {
+            id: StreamId::parse(id).unwrap(),
+            kind,
+            configuration_set: format!("acme-{id}").parse().unwrap(),
+            suppress_on: suppress_on.to_vec(),
+            rate_per_second: None,
+            daily_recipients: None,
+            warmup: None,
+            fan_out: FanOut::Single,
+            limits: Limits::default(),
+            pause: None,
+        }
+    }
+
+    /// acme: `transactional` (default; bounces bind) and `marketing` (bounces and complaints bind).
+    fn acme() -> Tenant {
+        use SuppressionReason::{Bounce, Complaint};
+        let streams = [
+            stream("transactional", StreamKind::Transactional, &[Bounce]),
+            stream("marketing", StreamKind::Marketing, &[Bounce, Complaint]),
+        ];
+        Tenant {
+            id: "acme".parse().unwrap(),
+            contact: None,
+            senders: ["acme.example", "billing@acme.test"].map(|s| SenderPattern::parse(s).unwrap()).to_vec(),
+            ses_tenant: None,
+            default_stream: StreamId::parse("transactional").unwrap(),
+            limits: Limits::default(),
+            enforce: true,
+            paused_reply: PausedReply::Defer,
+            pause: None,
+            streams: streams.map(|stream| (stream.id.clone(), stream)).into_iter().collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    fn pause(reason: &str) -> Pause {
+        Pause { at: NOW, actor: "cli:root".into(), reason: reason.into() }
+    }
+
+    /// acme with these of `tenant`, `transactional`, `marketing` paused.
+    fn paused_acme(what: &[&str]) -> Tenant {
+        let mut tenant = acme();
+        for name in what {
+            match tenant.streams.get_mut(&StreamId::parse(name).unwrap()) {
+                Some(stream) => stream.pause = Some(pause(name)),
+                None => tenant.pause = Some(pause(name)),
+            }
+        }
+        tenant
+    }
+
+    fn login(bound: Option<&str>) -> Login {
+        Login {
+            tenant: "acme".parse().unwrap(),
+            credential: "acme-app".parse().unwrap(),
+            stream: bound.map(|id| StreamId::parse(id).unwrap()),
+            secret_fingerprint: 1,
+        }
+    }
+
+    fn path(text: &str) -> ReversePath {
+        if text == "<>" { ReversePath::Null } else { ReversePath::Mailbox(Mailbox::parse(text.as_bytes()).unwrap()) }
+    }
+
+    fn entry(reason: SuppressionReason) -> Suppression {
+        Suppression { reason, origin: "ses".into(), at: NOW, expires: None, actor: "ses".into() }
+    }
+
+    fn wishes(stream: Option<&str>, set: Option<&str>) -> Wishes {
+        Wishes { stream: stream.map(str::to_owned), configuration_set: set.map(str::to_owned), tags: vec![] }
+    }
+
+    fn from(addresses: &[(&'static str, &str)]) -> Originators {
+        Originators { claims: addresses.iter().map(|(c, a)| (*c, Mailbox::parse(a.as_bytes()).unwrap())).collect() }
+    }
+
+    /// `grant …`, `defer …` or `refuse …` with the reason's name, as tables have it.
+    fn told<T>(verdict: &Verdict<T>, granted: impl Fn(&T) -> String) -> String {
+        match verdict {
+            Verdict::Grant(what) => format!("grant {}", granted(what)).trim_end().to_owned(),
+            Verdict::Defer(reason, until) => {
+                assert_eq!(*until, None);
+                format!("defer {}", reason.name())
+            }
+            Verdict::Refuse(reason) => format!("refuse {}", reason.name()),
+        }
+    }
+
+    #[test]
+    fn standing_ends_with_tenant_and_credential() {
+        let (tenant, login) = (acme(), login(None));
+        let mut other = acme();
+        other.id = "other".parse().unwrap();
+        let cases = [
+            (Some(&tenant), true, "grant acme"),
+            (Some(&tenant), false, "defer credential_gone"),
+            (None, true, "defer tenant_gone"),
+            (Some(&other), true, "defer tenant_gone"),
+        ];
+        for (tenant, credential, expected) in cases {
+            assert_eq!(told(&standing(tenant, &login, credential), |t| t.id.to_string()), expected);
+        }
+    }
+
+    #[test]
+    fn who_may_send_from_what_and_when() {
+        let cases: &[(&[&str], Option<&str>, &str, &str)] = &[
+            (&[], None, "app@acme.example", "grant"),
+            (&[], None, "app@mail.ACME.example", "grant"),
+            (&[], None, "Billing@acme.test", "grant"),
+            (&[], Some("marketing"), "app@acme.example", "grant"),
+            (&[], None, "<>", "grant"),
+            (&[], None, "joe@acme.test", "refuse sender_not_owned"),
+            (&[], None, "app@other.example", "refuse sender_not_owned"),
+            (&[], None, "app@evilacme.example", "refuse sender_not_owned"),
+            (&[], None, "app@acme.example.other.example", "refuse sender_not_owned"),
+            (&[], None, "\"app@acme.example\"@other.example", "refuse sender_not_owned"),
+            (&[], Some("gone"), "app@acme.example", "defer stream_gone"),
+            (&["tenant"], None, "app@acme.example", "defer tenant_paused"),
+            (&["tenant"], Some("marketing"), "<>", "defer tenant_paused"),
+            (&["tenant", "marketing"], None, "app@other.example", "defer tenant_paused"),
+            (&["marketing"], None, "app@acme.example", "grant"),
+            (&["transactional"], None, "app@acme.example", "grant"),
+            (&["marketing", "transactional"], None, "app@acme.example", "defer stream_paused"),
+            (&["marketing"], Some("marketing"), "app@acme.example", "defer stream_paused"),
+            (&["marketing"], Some("transactional"), "app@acme.example", "grant"),
+        ];
+        for (pauses, bound, from, expected) in cases {
+            let mut tenant = paused_acme(pauses);
+            assert_eq!(told(&sender(&tenant, &login(*bound), &path(from)), |()| String::new()), *expected);
+            tenant.paused_reply = PausedReply::Reject;
+            let rejected = match *expected {
+                "defer tenant_paused" => "refuse tenant_paused",
+                "defer stream_paused" => "refuse stream_paused",
+                other => other,
+            };
+            assert_eq!(told(&sender(&tenant, &login(*bound), &path(from)), |()| String::new()), rejected);
+            // Shadow mode is about reputation, not about a pause that somebody made.
+            tenant.enforce = false;
+            assert_eq!(told(&sender(&tenant, &login(*bound), &path(from)), |()| String::new()), rejected);
+        }
+    }
+
+    #[test]
+    fn reasons_carry_what_the_client_must_know() {
+        let all_paused = paused_acme(&["marketing", "transactional"]);
+        let expected =
+            Reason::StreamPaused { stream: StreamId::parse("transactional").unwrap(), pause: pause("transactional") };
+        let stop = sender(&all_paused, &login(None), &ReversePath::Null).into_result().unwrap_err();
+        assert_eq!(stop, Stop::Defer(expected.clone(), None));
+        assert_eq!(stop.reason(), &expected);
+        let address = Mailbox::parse(b"x@other.example").unwrap();
+        let claims = from(&[("From", "x@acme.example"), ("Sender", "x@other.example")]);
+        assert_eq!(
+            message(&acme(), &login(None), &claims, &Wishes::default()),
+            Verdict::Refuse(Reason::SenderNotOwned { claim: "Sender", address })
+        );
+    }
+
+    #[test]
+    fn which_recipients_may_be_had() {
+        use SuppressionReason::{Bounce, Complaint, Manual};
+        let later = NOW.plus(Duration::from_secs(1));
+        let expired = Suppression { expires: Some(NOW), ..entry(Bounce) };
+        let expiring = Suppression { expires: Some(later), ..entry(Bounce) };
+        let suppressed = "refuse recipient_suppressed";
+        // entry; at RCPT for an unbound, a transactional, a marketing login
+        let cases = [
+            (None, ["grant", "grant", "grant"]),
+            (Some(entry(Bounce)), [suppressed, suppressed, suppressed]),
+            (Some(entry(Complaint)), ["grant", "grant", suppressed]),
+            (Some(entry(Manual)), [suppressed, suppressed, suppressed]),
+            (Some(expired), ["grant", "grant", "grant"]),
+            (Some(expiring), [suppressed, suppressed, suppressed]),
+        ];
+        let mut tenant = acme();
+        for (entry, expected) in &cases {
+            for (bound, expected) in [None, Some("transactional"), Some("marketing")].into_iter().zip(expected) {
+                let entry = entry.as_ref();
+                let verdict = recipient(&tenant, &login(bound), entry, NOW);
+                assert_eq!(told(&verdict, |()| String::new()), *expected, "{entry:?} {bound:?}");
+                let Some(stream) = bound.and_then(|id| tenant.streams.get(&StreamId::parse(id).unwrap())) else {
+                    continue;
+                };
+                assert_eq!(recipient_under(stream, entry, NOW), verdict, "a bound login has one answer");
+                assert_eq!(entry.is_some_and(|e| suppressed_under(stream, e, NOW)), *expected != "grant");
+            }
+        }
+        let gone = recipient(&tenant, &login(Some("gone")), Some(&entry(Bounce)), NOW);
+        assert_eq!(told(&gone, |()| String::new()), "defer stream_gone");
+        // Nothing but what was put there by hand binds a stream that suppresses on nothing.
+        for stream in tenant.streams.values_mut() {
+            stream.suppress_on.clear();
+        }
+        assert_eq!(recipient(&tenant, &login(None), Some(&entry(Bounce)), NOW), Verdict::Grant(()));
+        let reason = Reason::Suppressed { reason: Manual, at: NOW };
+        assert_eq!(recipient(&tenant, &login(None), Some(&entry(Manual)), NOW), Verdict::Refuse(reason));
+    }
+
+    #[test]
+    fn which_stream_a_message_goes_by() {
+        const T: Option<&str> = Some("transactional");
+        const M: Option<&str> = Some("marketing");
+        const TS: Option<&str> = Some("acme-transactional");
+        const MS: Option<&str> = Some("acme-marketing");
+        // bound to; X-Bulkhead-Stream; X-SES-CONFIGURATION-SET; verdict
+        let cases = [
+            (None, None, None, "grant transactional"),
+            (None, M, None, "grant marketing"),
+            (None, None, MS, "grant marketing"),
+            (None, M, MS, "grant marketing"),
+            (None, T, TS, "grant transactional"),
+            (None, M, TS, "refuse wishes_disagree"),
+            (None, T, MS, "refuse wishes_disagree"),
+            (None, Some("Marketing"), None, "refuse stream_unknown"),
+            (None, Some("news"), MS, "refuse stream_unknown"),
+            (None, None, Some("other-marketing"), "refuse set_not_owned"),
+            (None, None, Some("ACME-marketing"), "refuse set_not_owned"),
+            (None, None, Some("marketing"), "refuse set_not_owned"),
+            (None, M, Some("other-marketing"), "refuse set_not_owned"),
+            (M, None, None, "grant marketing"),
+            (M, M, MS, "grant marketing"),
+            (M, T, None, "refuse stream_not_allowed"),
+            (M, None, TS, "refuse set_not_allowed"),
+            (M, M, TS, "refuse set_not_allowed"),
+            (M, T, MS, "refuse stream_not_allowed"),
+            (M, Some("news"), None, "refuse stream_unknown"),
+            (M, None, Some("other-marketing"), "refuse set_not_owned"),
+            (Some("gone"), None, None, "defer stream_gone"),
+            (Some("gone"), M, None, "defer stream_gone"),
+        ];
+        let tenant = acme();
+        let claims = from(&[("From", "app@acme.example")]);
+        for (bound, stream, set, expected) in cases {
+            let verdict = message(&tenant, &login(bound), &claims, &wishes(stream, set));
+            assert_eq!(told(&verdict, |s| s.id.to_string()), expected, "{bound:?} {stream:?} {set:?}");
+        }
+        let mut headless = acme();
+        headless.default_stream = StreamId::parse("gone").unwrap();
+        let verdict = message(&headless, &login(None), &claims, &Wishes::default());
+        assert_eq!(told(&verdict, |s| s.id.to_string()), "defer stream_gone");
+    }
+
+    #[test]
+    fn which_messages_may_leave() {
+        let ours = ("From", "app@acme.example");
+        let cases: &[(&[&str], &[(&'static str, &str)], Option<&str>, &str)] = &[
+            (&[], &[ours, ("Sender", "x@b.acme.example"), ("Resent-From", "billing@acme.test")], None, "grant"),
+            (&[], &[("From", "app@other.example")], None, "refuse sender_not_owned"),
+            (&[], &[ours, ("From", "app@other.example")], None, "refuse sender_not_owned"),
+            (&[], &[ours, ("Sender", "app@other.example")], None, "refuse sender_not_owned"),
+            (&[], &[ours, ("Resent-From", "app@other.example")], None, "refuse sender_not_owned"),
+            (&[], &[ours, ("Resent-Sender", "app@other.example")], None, "refuse sender_not_owned"),
+            (&["tenant"], &[ours], None, "defer tenant_paused"),
+            (&["marketing"], &[ours], None, "grant"),
+            (&["marketing"], &[ours], Some("marketing"), "defer stream_paused"),
+            (&["transactional"], &[ours], None, "defer stream_paused"),
+            (&["transactional"], &[ours], Some("marketing"), "grant"),
+        ];
+        for (pauses, claims, stream, expected) in cases {
+            let tenant = paused_acme(pauses);
+            let verdict = message(&tenant, &login(None), &from(claims), &wishes(*stream, None));
+            assert_eq!(told(&verdict, |_| String::new()), *expected, "{pauses:?} {claims:?} {stream:?}");
+        }
+    }
+
+    /// Every verdict of every question over all small worlds: each reason is reached, each name is
+    /// its own, and no paused stream is ever granted.
+    #[test]
+    fn every_reason_is_reached() {
+        let some = [None, Some("transactional"), Some("marketing"), Some("gone")];
+        let sets = [None, Some("acme-transactional"), Some("acme-marketing"), Some("other")];
+        let mut names = BTreeSet::new();
+        let mut granted = 0;
+        let mut see = |stop: Stop| names.insert(stop.reason().name());
+        for pauses in [&[][..], &["tenant"], &["marketing"], &["transactional", "marketing"]] {
+            let tenant = paused_acme(pauses);
+            for bound in some {
+                let login = login(bound);
+                for from in ["app@acme.example", "app@other.example", "<>"] {
+                    sender(&tenant, &login, &path(from)).into_result().map_err(&mut see).ok();
+                }
+                let bounced = entry(SuppressionReason::Bounce);
+                recipient(&tenant, &login, Some(&bounced), NOW).into_result().map_err(&mut see).ok();
+                standing(None, &login, true).into_result().map_err(&mut see).ok();
+                standing(Some(&tenant), &login, false).into_result().map_err(&mut see).ok();
+                for (stream, set) in some.into_iter().flat_map(|stream| sets.map(|set| (stream, set))) {
+                    let claims = from(&[("From", "app@acme.example")]);
+                    match message(&tenant, &login, &claims, &wishes(stream, set)).into_result() {
+                        Ok(stream) => {
+                            granted += 1;
+                            assert!(stream.pause.is_none() && tenant.pause.is_none());
+                            assert!(login.stream.as_ref().is_none_or(|bound| *bound == stream.id));
+                            assert!(set.is_none_or(|set| set == stream.configuration_set.as_str()));
+                        }
+                        Err(stop) => {
+                            see(stop);
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(names.len(), 12, "{names:?}");
+        assert!(granted > 10, "{granted}");
+    }
+}
