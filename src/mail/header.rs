@@ -9,8 +9,8 @@
 //! there), 8-bit octets in values that nobody decides by, and a message without an empty line,
 //! which is all header (RFC 5322 2.1) and leaves with one.
 //!
-//! [`single`] is SES's list of fields that may be there once, [`originators`] reads whose message
-//! it is, [`wishes`] what the client asked of us.
+//! `header/single` has SES's list of fields that may be there once, `header/originators` reads whose
+//! message it is, `header/wishes` what the client asked of us.
 
 mod originators;
 mod single;

@@ -412,7 +412,10 @@ mod tests {
         Wishes { stream: stream.map(str::to_owned), configuration_set: set.map(str::to_owned), tags: vec![] }
     }
 
-    fn from(addresses: &[(&'static str, &str)]) -> Originators {
+    /// A field name and an address.
+    type Claim<'a> = (&'static str, &'a str);
+
+    fn from(addresses: &[Claim<'_>]) -> Originators {
         Originators { claims: addresses.iter().map(|(c, a)| (*c, Mailbox::parse(a.as_bytes()).unwrap())).collect() }
     }
 
@@ -586,7 +589,8 @@ mod tests {
     #[test]
     fn which_messages_may_leave() {
         let ours = ("From", "app@acme.example");
-        let cases: &[(&[&str], &[(&'static str, &str)], Option<&str>, &str)] = &[
+        type Case<'a> = (&'a [&'a str], &'a [Claim<'a>], Option<&'a str>, &'a str);
+        let cases: &[Case<'_>] = &[
             (&[], &[ours, ("Sender", "x@b.acme.example"), ("Resent-From", "billing@acme.test")], None, "grant"),
             (&[], &[("From", "app@other.example")], None, "refuse sender_not_owned"),
             (&[], &[ours, ("From", "app@other.example")], None, "refuse sender_not_owned"),
