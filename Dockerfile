@@ -18,16 +18,15 @@ COPY --from=build /src/target/dist/bulkhead /usr/local/bin/bulkhead
 COPY --from=build --chown=65532:65532 /out/data /var/lib/bulkhead
 COPY config/bulkhead.toml /etc/bulkhead/bulkhead.toml
 ENV BULKHEAD_CONFIG=/etc/bulkhead/bulkhead.toml \
-    BULKHEAD_DATA_DIR=/var/lib/bulkhead \
-    BULKHEAD_TLS__CERTIFICATE_FILE=/etc/bulkhead/certs/relay.pem \
-    BULKHEAD_TLS__PRIVATE_KEY_FILE=/etc/bulkhead/certs/relay.key
-WORKDIR /var/lib/bulkhead
+    BULKHEAD_DATA_DIR=/var/lib/bulkhead
+# Relative paths in the settings start here: certs/relay.pem, certs/relay.key.
+WORKDIR /etc/bulkhead
 USER 65532:65532
 VOLUME ["/var/lib/bulkhead"]
 EXPOSE 587 465
 STOPSIGNAL SIGTERM
 # /healthz on the admin address; there is no shell or curl here to ask it.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
+HEALTHCHECK --interval=30s --timeout=5s --retries=3 \
     CMD ["/usr/local/bin/bulkhead", "health"]
 ENTRYPOINT ["/usr/local/bin/bulkhead"]
 CMD ["serve"]
