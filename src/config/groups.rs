@@ -1,0 +1,357 @@
+//! The groups of settings: what each is, and how its section is read.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::file::Section;
+use super::value;
+use crate::journal::Addresses;
+
+/// SES takes 40 MiB (SES developer guide, quotas); the rest is for the fields we add.
+pub const LARGEST_MESSAGE_BYTES: u64 = 40 * 1024 * 1024 - 64 * 1024;
+
+/// One listening socket.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Listener {
+    /// Where it listens; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Whether and when TLS begins.
+    pub tls: Tls,
+    /// `tls = "none"` is meant, although the address is no loopback one.
+    pub allow_insecure: bool,
+    /// Connections begin with a PROXY protocol header, v1 or v2.
+    pub proxy_protocol: bool,
+    /// Who may send that header; not empty where `proxy_protocol` is set.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// When TLS begins on a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tls {
+    /// With STARTTLS (RFC 3207).
+    Starttls,
+    /// With the first octet (RFC 8314).
+    Implicit,
+    /// Never.
+    None,
+}
+
+/// The PEM files of the listeners' certificate.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CertificateFiles {
+    /// Certificate chain, leaf first.
+    pub certificate_file: PathBuf,
+    /// Its private key.
+    pub private_key_file: PathBuf,
+}
+
+/// Bounds. Fields are the keys of `[limits]`; what they bound stands in `config/bulkhead.toml`.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Limits {
+    pub message_bytes: usize,
+    pub header_bytes: usize,
+    pub header_fields: usize,
+    pub line_bytes: usize,
+    pub recipients: usize,
+    pub received_hops: usize,
+    pub memory_bytes: usize,
+    pub connections: usize,
+    pub connections_per_ip: usize,
+    pub connections_per_tenant: usize,
+    pub handshakes: usize,
+    pub messages_per_connection: usize,
+    pub command_bytes: usize,
+    pub auth_bytes: usize,
+    pub errors: usize,
+    pub auth_failures: usize,
+    pub auth_delay_seconds: Duration,
+    pub auth_verifications: usize,
+    pub handshake_seconds: Duration,
+    pub command_seconds: Duration,
+    pub command_seconds_unauthenticated: Duration,
+    pub data_seconds: Duration,
+    pub data_rate_bytes_per_second: usize,
+    pub drain_seconds: Duration,
+}
+
+/// SES and SQS. Fields are the keys of `[aws]`.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Aws {
+    pub region: Option<String>,
+    pub ses_endpoint_url: Option<String>,
+    pub sqs_endpoint_url: Option<String>,
+    pub calls_in_flight: usize,
+    pub bytes_in_flight: usize,
+    pub call_seconds: Duration,
+    pub large_call_seconds: Duration,
+    pub call_wait_seconds: Duration,
+}
+
+/// SES's events. Fields are the keys of `[events]`.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Events {
+    pub queue_url: Option<String>,
+    pub pollers: usize,
+    pub wait_seconds: Duration,
+    pub ledger_days: usize,
+    pub counter_days: usize,
+}
+
+/// The admin address.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Admin {
+    /// Where health and metrics answer; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// An address that is no loopback one is meant.
+    pub allow_insecure: bool,
+}
+
+/// The journal.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Log {
+    /// How lines look.
+    pub format: Format,
+    /// How addresses show.
+    pub recipients: Addresses,
+    /// A level, or directives such as `warn,bulkhead=info`.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Listener {
+    /// The listeners of a file that has none.
+    pub(super) const DEFAULTS: [(&'static str, Tls); 2] =
+        [("0.0.0.0:587", Tls::Starttls), ("0.0.0.0:465", Tls::Implicit)];
+
+    pub(super) fn all(top: &mut Section<'_>) -> Option<Vec<Self>> {
+        let written = top.tables("listener");
+        let mut listeners = Vec::new();
+        if written.is_empty() {
+            for (number, (address, tls)) in Self::DEFAULTS.into_iter().enumerate() {
+                listeners.push(Self::of(top.absent("listener", number), Some(address), tls));
+            }
+        } else {
+            listeners.extend(written.into_iter().map(|section| Self::of(section, None, Tls::Starttls)));
+        }
+        while let Some(section) = top.unwritten("listener", listeners.len()) {
+            listeners.push(Self::of(section, None, Tls::Starttls));
+        }
+        listeners.into_iter().collect()
+    }
+
+    fn of(mut section: Section<'_>, address: Option<&'static str>, tls: Tls) -> Option<Self> {
+        section.declare_section(
+            "A socket clients connect to; there may be several. Where a file has any, these two defaults do not apply.",
+        );
+        let address = section.text_or_missing(
+            "address",
+            address,
+            "0.0.0.0:587",
+            value::socket,
+            "Where it listens: IP address and port. IPv6 is written [::]:587.",
+        );
+        let tls = section.choice("tls", tls, &[("starttls", Tls::Starttls), ("implicit", Tls::Implicit), ("none", Tls::None)],
+            "When TLS begins: after STARTTLS, at once, or never. AUTH is taken under TLS alone, except on a listener that has none.");
+        let allow_insecure = section.flag("allow_insecure", false,
+            "Allows tls = \"none\" on an address that is not a loopback one: passwords and mail then cross the network unprotected.");
+        let proxy_protocol = section.flag(
+            "proxy_protocol",
+            false,
+            "Connections begin with a PROXY protocol header (v1 or v2), which has the client's address.",
+        );
+        let trusted_proxies = section.texts(
+            "trusted_proxies",
+            value::network,
+            "Networks whose PROXY headers are believed, as [\"10.0.0.0/8\"].",
+        );
+        section.end();
+        Some(Self { address: address?, tls, allow_insecure, proxy_protocol, trusted_proxies })
+    }
+}
+
+impl CertificateFiles {
+    pub(super) fn of(mut section: Section<'_>) -> Option<Self> {
+        let certificate_file = section.text("certificate_file", "certs/relay.pem", value::path,
+            "PEM file of the certificate chain, the relay's own certificate first. certs/make.sh makes one for development.");
+        let private_key_file = section.text(
+            "private_key_file",
+            "certs/relay.key",
+            value::path,
+            "PEM file of the certificate's private key. Nobody but the relay should be able to read it.",
+        );
+        section.end();
+        Some(Self { certificate_file: certificate_file?, private_key_file: private_key_file? })
+    }
+}
+
+impl Limits {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let s = &mut section;
+        let limits = Self {
+            message_bytes: s.whole("message_bytes", 26_214_400, 1_024..=LARGEST_MESSAGE_BYTES,
+                "Largest message in octets, as it is sent (attachments in base64): EHLO's SIZE, else 552. SES takes 40 MiB."),
+            header_bytes: s.whole("header_bytes", 262_144, 4_096..=1_048_576,
+                "Largest header section of a message in octets, else 554."),
+            header_fields: s.whole("header_fields", 1_000, 50..=10_000,
+                "Most header fields of a message, else 554."),
+            line_bytes: s.whole("line_bytes", 1_000, 1_000..=1_000_000,
+                "Longest line of a message in octets with its CRLF, else 554. RFC 5321 has 1000."),
+            recipients: s.whole("recipients", 50, 1..=1_000,
+                "Most recipients of a message, else 452; the client sends the others as another message. RFC 5321 wants 100 of a server on the open internet; SES has 50 for one call."),
+            received_hops: s.whole("received_hops", 50, 10..=500,
+                "Most Received fields of a message: more is a loop, 554."),
+            memory_bytes: s.whole("memory_bytes", 536_870_912, 1_048_576..=1_099_511_627_776,
+                "Octets of messages held in memory at once, over all connections; what is over it hears 452."),
+            connections: s.whole("connections", 1_000, 1..=100_000,
+                "Open connections, over all listeners; the next hears 421. Each takes a file descriptor."),
+            connections_per_ip: s.whole("connections_per_ip", 50, 1..=100_000,
+                "Open connections of one client address."),
+            connections_per_tenant: s.whole("connections_per_tenant", 20, 1..=100_000,
+                "Open connections that are logged in as one tenant."),
+            handshakes: s.whole("handshakes", 128, 1..=10_000,
+                "TLS handshakes under way at once; others wait their turn within handshake_seconds."),
+            messages_per_connection: s.whole("messages_per_connection", 1_000, 1..=1_000_000,
+                "Messages of one connection, then 421; the client connects anew."),
+            command_bytes: s.whole("command_bytes", 2_048, 512..=65_536,
+                "Longest command line in octets with its CRLF, else 500."),
+            auth_bytes: s.whole("auth_bytes", 12_288, 1_024..=65_536,
+                "Longest line of an AUTH exchange in octets (RFC 4954 has 12288), else 500."),
+            errors: s.whole("errors", 10, 1..=1_000,
+                "Commands refused for their form on one connection, then 421."),
+            auth_failures: s.whole("auth_failures", 3, 1..=100,
+                "Refused logins on one connection, then 421."),
+            auth_delay_seconds: s.seconds("auth_delay_seconds", 1, 0..=60,
+                "Wait before the answer to the first refused login; it doubles with each."),
+            auth_verifications: s.whole("auth_verifications", 2, 1..=64,
+                "Chosen passwords (argon2id) verified at once. Each may take a processor and 64 MiB while it lasts."),
+            handshake_seconds: s.seconds("handshake_seconds", 10, 1..=300,
+                "Time for a TLS handshake and a PROXY header."),
+            command_seconds: s.seconds("command_seconds", 300, 5..=3_600,
+                "Time for a client's next command, to the end of its line, after login (RFC 5321 has 5 minutes)."),
+            command_seconds_unauthenticated: s.seconds("command_seconds_unauthenticated", 60, 1..=3_600,
+                "The same before login."),
+            data_seconds: s.seconds("data_seconds", 600, 10..=7_200,
+                "Time for the whole of one message's data."),
+            data_rate_bytes_per_second: s.whole("data_rate_bytes_per_second", 512, 0..=1_048_576,
+                "Least average rate of a message's data after its first 30 seconds; slower senders are cut off. 0: no such bound."),
+            drain_seconds: s.seconds("drain_seconds", 30, 1..=900,
+                "Time to finish what is under way after SIGTERM; then connections are closed."),
+        };
+        section.end();
+        limits
+    }
+}
+
+impl Aws {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let s = &mut section;
+        let aws = Self {
+            region: s.optional(
+                "region",
+                "eu-central-1",
+                value::region,
+                "Region of SES and SQS. Without it the SDK's chain decides: AWS_REGION, the profile, the instance.",
+            ),
+            ses_endpoint_url: s.optional(
+                "ses_endpoint_url",
+                "http://127.0.0.1:9025",
+                value::url,
+                "Another SES endpoint: a sandbox, a VPC endpoint. AWS_ENDPOINT_URL_SESV2 works too.",
+            ),
+            sqs_endpoint_url: s.optional(
+                "sqs_endpoint_url",
+                "http://127.0.0.1:9025",
+                value::url,
+                "Another SQS endpoint. AWS_ENDPOINT_URL_SQS works too.",
+            ),
+            calls_in_flight: s.whole("calls_in_flight", 64, 1..=10_000, "SendEmail calls under way at once."),
+            bytes_in_flight: s.whole(
+                "bytes_in_flight",
+                134_217_728,
+                1_048_576..=1_099_511_627_776,
+                "Octets of messages in SendEmail calls under way at once.",
+            ),
+            call_seconds: s.seconds("call_seconds", 30, 1..=300, "Time for a SendEmail call of a message up to 1 MiB."),
+            large_call_seconds: s.seconds("large_call_seconds", 60, 1..=900, "The same for a larger message."),
+            call_wait_seconds: s.seconds(
+                "call_wait_seconds",
+                10,
+                0..=300,
+                "Time a message waits for its turn under the two bounds above; then it hears 451.",
+            ),
+        };
+        section.end();
+        aws
+    }
+}
+
+impl Events {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let s = &mut section;
+        let events = Self {
+            queue_url: s.optional("queue_url", "https://sqs.eu-central-1.amazonaws.com/123456789012/bulkhead-events", value::url,
+                "URL of the SQS queue that SES's events reach through SNS or EventBridge. Without it none are read: bounces and complaints suppress nobody."),
+            pollers: s.whole("pollers", 2, 1..=32, "Readers of the queue at once."),
+            wait_seconds: s.seconds("wait_seconds", 20, 0..=20, "How long one read of the queue waits for a notice (SQS long polling)."),
+            ledger_days: s.whole("ledger_days", 15, 15..=365,
+                "Days for which an applied event is remembered, so that it counts once. SQS keeps a message for up to 14."),
+            counter_days: s.whole("counter_days", 35, 8..=400,
+                "Days for which the counters of an hour are kept."),
+        };
+        section.end();
+        events
+    }
+}
+
+impl Admin {
+    pub(super) fn of(mut section: Section<'_>) -> Option<Self> {
+        let address =
+            section.text("address", "127.0.0.1:8025", value::socket, "Where it listens: IP address and port.");
+        let allow_insecure = section.flag(
+            "allow_insecure",
+            false,
+            "Allows an address that is not a loopback one: whoever reaches it can then read health and metrics.",
+        );
+        section.end();
+        Some(Self { address: address?, allow_insecure })
+    }
+}
+
+impl Log {
+    pub(super) fn of(mut section: Section<'_>) -> Option<Self> {
+        let format = section.choice(
+            "format",
+            Format::Json,
+            &[("json", Format::Json), ("text", Format::Text)],
+            "JSON lines for programs, or text for people.",
+        );
+        let recipients = section.choice(
+            "recipients",
+            Addresses::Domain,
+            &[("domain", Addresses::Domain), ("full", Addresses::Full), ("hash", Addresses::Hash)],
+            "How addresses show: their domain alone, in full, or a hash in place of the local part.",
+        );
+        let level = section.text(
+            "level",
+            "info",
+            value::level,
+            "Least level that is written: error, warn, info, debug or trace; or directives, as \"warn,bulkhead=info\".",
+        );
+        section.end();
+        Some(Self { format, recipients, level: level? })
+    }
+}
