@@ -30,11 +30,9 @@ const NOT_YET: &str = "is recorded, but not yet enforced by this version";
 
 const KINDS: [(&str, StreamKind); 3] =
     [("transactional", StreamKind::Transactional), ("bulk", StreamKind::Bulk), ("marketing", StreamKind::Marketing)];
-const REASONS: [(&str, SuppressionReason); 3] = [
-    ("bounce", SuppressionReason::Bounce),
-    ("complaint", SuppressionReason::Complaint),
-    ("manual", SuppressionReason::Manual),
-];
+/// What `suppress_on` may hold. Entries put on the list by hand bind always, so they are no choice.
+const REASONS: [(&str, SuppressionReason); 2] =
+    [("bounce", SuppressionReason::Bounce), ("complaint", SuppressionReason::Complaint)];
 
 /// Reads a tenants file: what it declares, and what there is to know about it.
 pub fn load_tenants(file: &Path) -> Result<(Declared, Vec<Note>), Vec<Problem>> {
@@ -503,7 +501,7 @@ mod tests {
         id = "all"
         kind = "bulk"
         configuration_set = "globex"
-        suppress_on = ["manual", "bounce", "bounce"]
+        suppress_on = ["complaint", "bounce", "bounce"]
     "#;
 
     #[test]
@@ -540,7 +538,7 @@ mod tests {
         assert_eq!(globex.tenant.default_stream.as_str(), "all", "the only stream");
         assert_eq!((globex.tenant.enforce, globex.tenant.paused_reply), (true, PausedReply::Defer));
         let all: Vec<_> = globex.tenant.streams.values().flat_map(|stream| &stream.suppress_on).collect();
-        assert_eq!(all, [&SuppressionReason::Bounce, &SuppressionReason::Manual]);
+        assert_eq!(all, [&SuppressionReason::Bounce, &SuppressionReason::Complaint]);
         assert!(globex.credentials.is_empty());
     }
 
