@@ -91,13 +91,6 @@ fn sizes(check: &Check<'_>, settings: &Settings) {
             "raise it to several times limits.message_bytes, or lower limits.message_bytes",
         );
     }
-    if aws.bytes_in_flight < message {
-        check.fault(
-            &["aws.bytes_in_flight", "limits.message_bytes"],
-            format!("is {}, so no message of limits.message_bytes ({message}) could be sent", aws.bytes_in_flight),
-            "raise it to limits.message_bytes or more, or lower limits.message_bytes",
-        );
-    }
     if limits.header_bytes > message {
         check.fault(
             &["limits.header_bytes", "limits.message_bytes"],

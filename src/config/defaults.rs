@@ -179,6 +179,8 @@ mod tests {
             "auth_verifications",
             "calls_in_flight",
             "bytes_in_flight",
+            "calls_per_message",
+            "auth_cache_entries",
             "pollers",
         ];
         for entry in catalogue() {
