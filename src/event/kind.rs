@@ -190,6 +190,37 @@ pub struct Recommendation {
     pub at: Timestamp,
 }
 
+impl Recipient {
+    /// Longest `given`, in characters.
+    pub const GIVEN: usize = 320;
+
+    /// A recipient as SES gives it: an address, sometimes with a display name.
+    pub fn read(given: &str) -> Self {
+        Self {
+            mailbox: address(given),
+            given: given.chars().take(Self::GIVEN).collect(),
+            status: None,
+            diagnostic: None,
+        }
+    }
+
+    /// The form under which recipients are told apart: the folded address, or what was given in
+    /// lower case.
+    pub fn folded(&self) -> String {
+        self.mailbox.as_ref().map_or_else(|| self.given.to_lowercase(), Mailbox::folded)
+    }
+}
+
+/// The address in `text`, a display name and angle brackets taken off; `None` if there is none.
+pub(super) fn address(text: &str) -> Option<Mailbox> {
+    let text = text.trim();
+    let bare = match text.strip_suffix('>').and_then(|open| open.rsplit_once('<')) {
+        Some((_, within)) => within.trim(),
+        None => text,
+    };
+    Mailbox::parse(bare.as_bytes()).ok()
+}
+
 impl Fate {
     /// Whom it names, for kinds that name recipients.
     pub fn recipients(&self) -> Option<&[Recipient]> {
