@@ -1,1 +1,268 @@
-//! (to be written)
+//! Ingest: what SES tells us about our mail, from the queue into the store.
+//!
+//! ```text
+//! poller ─┐ receive, parse                    ┌─ delete, then the next receive
+//! poller ─┼──── bounded channel ──▶ Applier ──┤
+//! poller ─┘    whose, what, once, commit      └─ not safe: left in the queue
+//! ```
+//!
+//! Each poller long-polls, reads what came and hands it to the one [`Applier`], which works through
+//! whatever waits, commits, and only then answers; only what it calls safe is deleted. A notice that
+//! cannot be read is never deleted: the queue's redrive policy moves it to the dead-letter queue.
+//!
+//! Promises: nothing is deleted before its effects are durable; nothing is applied twice; a notice
+//! names no work that is done at once, so the pollers cannot run ahead of the store. A drain stops
+//! receiving, applies and deletes what was received, and writes the last [`Tally`]; drain it after
+//! the relay, whose last messages it counts.
+//!
+//! What can go wrong: the queue (tried again for ever, with growing pauses), the store (nothing is
+//! deleted; the queue brings it again). Neither ends the loop.
+
+mod applier;
+mod janitor;
+mod owner;
+mod tally;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use applier::{Applier, Outcome};
+pub use janitor::{Janitor, SweepError, Swept};
+pub use owner::owner;
+pub use tally::Tally;
+
+use crate::event::{self, Notice};
+use crate::journal;
+use crate::retry::backoff;
+use crate::secret::Random;
+use crate::store::directory::Current;
+use crate::store::{Pending, Store};
+use crate::time::Clock;
+use crate::upstream::{Item, Notices, QueueError};
+
+/// Deliveries that wait for the applier before pollers have to wait themselves.
+const WAITING: usize = 16;
+/// Most deliveries the applier takes up at a time.
+const TOGETHER: usize = 32;
+/// Most items in one delete call (SQS's bound).
+const DELETE: usize = 10;
+/// How often the tally is written.
+const FLUSH: Duration = Duration::from_secs(1);
+/// The first pause after a failure, and the longest.
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How ingest runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Long polls at a time. With none nothing is received, and the tally is written all the same.
+    pub pollers: usize,
+    /// How long a receive waits for the first item; SQS allows 20 s.
+    pub wait: Duration,
+    /// Whose counter rows these are: not empty, and one running process's alone.
+    pub node: String,
+}
+
+/// The pollers and the applier.
+pub struct Ingest {
+    poller: Poller,
+    applier: Applier,
+    tally: Arc<Tally>,
+    pollers: usize,
+}
+
+/// Notices out of no queue, for a relay that has none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoQueue;
+
+#[derive(Clone)]
+struct Poller {
+    notices: Arc<dyn Notices>,
+    random: Arc<dyn Random>,
+    wait: Duration,
+}
+
+/// What one receive brought, and where the answer goes.
+struct Delivery {
+    notices: Vec<(String, Notice)>,
+    answer: oneshot::Sender<Vec<Outcome>>,
+}
+
+impl Ingest {
+    /// Nothing happens before [`run`](Self::run).
+    pub fn new(
+        store: Arc<dyn Store>,
+        directory: Current,
+        notices: Arc<dyn Notices>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        tally: Arc<Tally>,
+        options: Options,
+    ) -> Self {
+        let applier = Applier::new(store, directory, clock, options.node);
+        let poller = Poller { notices, random, wait: options.wait };
+        Self { poller, applier, tally, pollers: options.pollers }
+    }
+
+    /// Runs until `drain` is cancelled and what was received by then is applied and deleted.
+    pub async fn run(self, drain: CancellationToken) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let mut pollers = JoinSet::new();
+        for _ in 0..self.pollers {
+            pollers.spawn(self.poller.clone().run(sender.clone(), drain.clone()));
+        }
+        // The channel must stay open until the drain, also when there are no pollers.
+        pollers.spawn(async move {
+            drain.cancelled().await;
+            drop(sender);
+        });
+        apply_all(&self.applier, &self.tally, receiver, &*self.poller.random).await;
+        while pollers.join_next().await.is_some() {}
+    }
+}
+
+/// The applier's loop: ends when all senders are gone.
+async fn apply_all(applier: &Applier, tally: &Tally, mut deliveries: mpsc::Receiver<Delivery>, random: &dyn Random) {
+    let mut flush_at = tokio::time::Instant::now() + FLUSH;
+    let mut failures = 0;
+    loop {
+        tokio::select! {
+            // A busy queue must not keep the tally from being written.
+            biased;
+            () = tokio::time::sleep_until(flush_at) => {
+                let pause = if flush(applier, tally).await {
+                    failures = 0;
+                    FLUSH
+                } else {
+                    failures += 1;
+                    FLUSH + backoff(failures, PAUSE, LONGEST_PAUSE, random.fraction())
+                };
+                flush_at = tokio::time::Instant::now() + pause;
+            }
+            delivery = deliveries.recv() => {
+                let Some(first) = delivery else { break };
+                let mut together = vec![first];
+                while together.len() < TOGETHER && let Ok(next) = deliveries.try_recv() {
+                    together.push(next);
+                }
+                apply(applier, together).await;
+            }
+        }
+    }
+    flush(applier, tally).await;
+}
+
+async fn apply(applier: &Applier, deliveries: Vec<Delivery>) {
+    let mut all = Vec::new();
+    let mut answers = Vec::with_capacity(deliveries.len());
+    for Delivery { notices, answer } in deliveries {
+        answers.push((notices.len(), answer));
+        all.extend(notices);
+    }
+    let mut outcomes = applier.apply(all).await.into_iter();
+    for (count, answer) in answers {
+        // A poller that is gone has deleted nothing; the queue brings its items again.
+        let _ = answer.send(outcomes.by_ref().take(count).collect());
+    }
+}
+
+/// Writes the tally; what the store did not take goes back. Whether it took all.
+async fn flush(applier: &Applier, tally: &Tally) -> bool {
+    let left = applier.count(tally.take()).await;
+    let all = left.is_empty();
+    tally.put_back(left);
+    all
+}
+
+impl Poller {
+    async fn run(self, applier: mpsc::Sender<Delivery>, drain: CancellationToken) {
+        let mut failures: u32 = 0;
+        while !drain.is_cancelled() {
+            let received = tokio::select! {
+                biased;
+                () = drain.cancelled() => break,
+                received = self.notices.receive(self.wait) => received,
+            };
+            let fine = match received {
+                Ok(items) => self.deliver(items, &applier).await,
+                Err(error) => Err(("receive", error)),
+            };
+            let pause = backoff(failures, PAUSE, LONGEST_PAUSE, self.random.fraction());
+            match fine {
+                Ok(true) => {
+                    failures = 0;
+                    continue;
+                }
+                // The applier has said why.
+                Ok(false) => {}
+                Err((call, error)) => journal::queue_failed(call, &error.to_string(), pause),
+            }
+            failures = failures.saturating_add(1);
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Has `items` applied, and deletes those that are safe. False: the store did not take all.
+    async fn deliver(
+        &self,
+        items: Vec<Item>,
+        applier: &mpsc::Sender<Delivery>,
+    ) -> Result<bool, (&'static str, QueueError)> {
+        let mut readable = Vec::with_capacity(items.len());
+        let mut notices = Vec::with_capacity(items.len());
+        for item in items {
+            match event::parse(item.body.as_bytes()) {
+                Ok(notice) => {
+                    notices.push((item.id.clone(), notice));
+                    readable.push(item);
+                }
+                Err(why) => journal::notice_malformed(&item.id, &why.to_string()),
+            }
+        }
+        if readable.is_empty() {
+            return Ok(true);
+        }
+        let (answer, answered) = oneshot::channel();
+        if applier.send(Delivery { notices, answer }).await.is_err() {
+            return Ok(false);
+        }
+        let Ok(outcomes) = answered.await else { return Ok(false) };
+        let all = outcomes.iter().all(|outcome| outcome.is_safe());
+        let safe: Vec<Item> = readable
+            .into_iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| outcome.is_safe())
+            .map(|(item, _)| item)
+            .collect();
+        self.delete(&safe).await?;
+        Ok(all)
+    }
+
+    /// What cannot be deleted comes again and is found to have been applied.
+    async fn delete(&self, items: &[Item]) -> Result<(), (&'static str, QueueError)> {
+        for chunk in items.chunks(DELETE) {
+            let failed = self.notices.delete(chunk).await.map_err(|error| ("delete", error))?;
+            for (item, words) in failed {
+                journal::queue_failed("delete", &format!("{}: {words}", item.id), Duration::ZERO);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Notices for NoQueue {
+    fn receive(&self, _wait: Duration) -> Pending<'_, Result<Vec<Item>, QueueError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn delete<'a>(&'a self, _items: &'a [Item]) -> Pending<'a, Result<Vec<(Item, String)>, QueueError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+}

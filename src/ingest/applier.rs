@@ -1,0 +1,521 @@
+//! The applier: from notices to what is safely in the store.
+//!
+//! A notice about a message is taken apart into its recipients' shares ([`ledger::Share`]); each
+//! share is committed together with its effects, `If::Absent` on the ledger, so it is applied once
+//! whatever the queue does. Shares of several events go into one commit of up to [`BATCH_ITEMS`]
+//! writes; an event's shares stay together as far as they fit, and an event is safe when all of
+//! them are.
+//!
+//! Promises: [`Outcome::is_safe`] only after a durable commit, and in the order the notices came in;
+//! the same counts and suppressions whatever the order, the grouping and the repeats. Usable on its
+//! own: `events replay` hands it an archive instead of a queue. Counter rows and suppressions are
+//! written on the version that was read, so a second applier or a command is a conflict and a
+//! second look, never a lost count.
+//!
+//! What can go wrong: the store. What it did not take is [`Outcome::Deferred`], and nothing of that
+//! share has changed.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use super::owner::owner;
+use crate::event::Notice;
+use crate::event::kind::{Event, Recommendation, SendingStatus};
+use crate::journal::{self, Owner};
+use crate::mail::{Mailbox, TenantId};
+use crate::policy::effect::{self, Before, Count, Effect};
+use crate::policy::tenant::Suppression;
+use crate::store::counters::{self, Counts, Row};
+use crate::store::directory::Current;
+use crate::store::ledger::{self, Share};
+use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, record};
+use crate::time::{Clock, Timestamp};
+
+/// How often a commit is folded anew after a conflict, before its events are left for later.
+const ATTEMPTS: usize = 8;
+
+/// What became of a notice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// An event: its effects are durable (or it has none).
+    Applied,
+    /// An event that had been applied before, to all its recipients.
+    Repeated,
+    /// An event that no tenant owns: logged.
+    Unowned,
+    /// Not about a message: logged.
+    Noted,
+    /// The store did not take all of it: it must come again.
+    Deferred,
+}
+
+impl Outcome {
+    /// Whether the notice may be deleted.
+    pub fn is_safe(self) -> bool {
+        match self {
+            Self::Applied | Self::Repeated | Self::Unowned | Self::Noted => true,
+            Self::Deferred => false,
+        }
+    }
+}
+
+/// Applies notices, each once.
+pub struct Applier {
+    store: Arc<dyn Store>,
+    directory: Current,
+    clock: Arc<dyn Clock>,
+    node: String,
+}
+
+/// One owned event on its way.
+struct Task {
+    event: Event,
+    owner: Owner,
+    /// How many recipients' shares it has; none if it changes nothing.
+    shares: usize,
+    /// Shares that are not yet known to be applied.
+    open: usize,
+    /// Shares that this run applied.
+    fresh: usize,
+    /// Addresses that came onto the list by it.
+    suppressed: Vec<Mailbox>,
+}
+
+/// One recipient's share of a task, with all that its commit needs.
+struct Part {
+    task: usize,
+    share: Share,
+    row: Row,
+    count: Option<Count>,
+    suppress: Option<(Mailbox, Suppression)>,
+}
+
+/// Parts that go into one commit.
+type Group = Vec<Part>;
+
+/// What one commit holds besides the ledger.
+#[derive(Default)]
+struct Fold {
+    rows: BTreeMap<Row, (If, Counts)>,
+    entries: BTreeMap<Key, Entry>,
+}
+
+/// A suppression as it stands and as it is to be.
+struct Entry {
+    condition: If,
+    there: Option<Suppression>,
+    /// Whether it stood when the commit was folded.
+    stood: bool,
+    changed: bool,
+}
+
+/// Why a group was not committed.
+struct Stopped {
+    reason: String,
+    /// Whether the next group need not be tried.
+    unavailable: bool,
+}
+
+impl Applier {
+    /// `node` names the counter rows this one writes: not empty, without NUL.
+    pub fn new(store: Arc<dyn Store>, directory: Current, clock: Arc<dyn Clock>, node: String) -> Self {
+        Self { store, directory, clock, node }
+    }
+
+    /// Applies `notices`, each with an id for the log; the outcomes come in the same order.
+    pub async fn apply(&self, notices: Vec<(String, Notice)>) -> Vec<Outcome> {
+        let now = self.clock.now();
+        let directory = self.directory.load_full();
+        let mut outcomes = Vec::with_capacity(notices.len());
+        let mut tasks = Vec::new();
+        let mut parts = Vec::new();
+        for (id, notice) in notices {
+            let Some(event) = note(&id, notice) else {
+                outcomes.push(Ok(Outcome::Noted));
+                continue;
+            };
+            let Some(owner) = owner(&directory, &event.mail) else {
+                journal::event_unowned(&event);
+                outcomes.push(Ok(Outcome::Unowned));
+                continue;
+            };
+            let shares = shares(tasks.len(), &event, &owner, now);
+            outcomes.push(Err(tasks.len()));
+            let count = shares.len();
+            tasks.push(Task { event, owner, shares: count, open: count, fresh: 0, suppressed: Vec::new() });
+            parts.push(shares);
+        }
+        self.commit_all(&mut tasks, parts, now).await;
+        let done: Vec<Outcome> = tasks.iter().map(|task| task.tell(now)).collect();
+        outcomes
+            .into_iter()
+            .map(|outcome| match outcome {
+                Ok(outcome) => outcome,
+                Err(task) => done.get(task).copied().unwrap_or(Outcome::Deferred),
+            })
+            .collect()
+    }
+
+    /// Adds accepted recipients to their rows. What the store did not take comes back.
+    pub async fn count(&self, accepted: Vec<(Row, u64)>) -> Vec<(Row, u64)> {
+        let mut left = Vec::new();
+        for chunk in accepted.chunks(BATCH_ITEMS) {
+            if let Err((rows, reason)) = self.count_some(chunk).await {
+                journal::events_deferred(0, &format!("accepted recipients of {} hours wait: {reason}", rows.len()));
+                left.extend(rows);
+            }
+        }
+        left
+    }
+
+    async fn count_some(&self, accepted: &[(Row, u64)]) -> Result<(), (Vec<(Row, u64)>, String)> {
+        let mut why = String::from("the rows kept changing");
+        for _ in 0..ATTEMPTS {
+            let mut batch = Batch::new();
+            let mut left = Vec::new();
+            for (row, recipients) in accepted {
+                match counters::read(&*self.store, row, &self.node).await {
+                    Ok((mut counts, condition)) => {
+                        counts += Counts { accepted: *recipients, ..Counts::default() };
+                        counters::write(&mut batch, row, &self.node, condition, &counts);
+                    }
+                    Err(error) => {
+                        why = error.to_string();
+                        left.push((row.clone(), *recipients));
+                    }
+                }
+            }
+            match self.store.commit(batch).await {
+                Ok(()) if left.is_empty() => return Ok(()),
+                Ok(()) => return Err((left, why)),
+                Err(CommitError::Conflict(_)) => {}
+                Err(
+                    error @ (CommitError::KeyTwice(_)
+                    | CommitError::TooMany
+                    | CommitError::TooLong(_)
+                    | CommitError::Unavailable(_)),
+                ) => {
+                    why = error.to_string();
+                    break;
+                }
+            }
+        }
+        Err((accepted.to_vec(), why))
+    }
+
+    /// Commits all parts, group by group, and marks their tasks.
+    async fn commit_all(&self, tasks: &mut [Task], parts: Vec<Vec<Part>>, now: Timestamp) {
+        let (groups, twins) = group(parts);
+        let mut known = HashSet::new();
+        let mut stopped: Option<Stopped> = None;
+        for group in groups {
+            if stopped.as_ref().is_some_and(|stop| stop.unavailable) {
+                break;
+            }
+            if let Err(stop) = self.commit_group(tasks, group, &mut known, now).await {
+                stopped = Some(stop);
+            }
+        }
+        for (task, share) in twins {
+            if let Some(task) = tasks.get_mut(task).filter(|_| known.contains(&share)) {
+                task.open = task.open.saturating_sub(1);
+            }
+        }
+        if let Some(stop) = stopped {
+            let waiting = tasks.iter().filter(|task| task.open > 0).count();
+            journal::events_deferred(waiting, &stop.reason);
+        }
+    }
+
+    /// Commits one group; what of it had been applied before is left out. `known` gets every share
+    /// that is in the ledger afterwards.
+    async fn commit_group(
+        &self,
+        tasks: &mut [Task],
+        mut group: Group,
+        known: &mut HashSet<Share>,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let mut fault = None;
+        for _ in 0..ATTEMPTS {
+            let (fold, folded) = self.fold(group, &mut fault, now).await;
+            group = folded;
+            if group.is_empty() {
+                break;
+            }
+            match self.store.commit(fold.batch(&group, &self.node, now)).await {
+                Ok(()) => {
+                    for part in group {
+                        if let Some(task) = tasks.get_mut(part.task) {
+                            task.open = task.open.saturating_sub(1);
+                            task.fresh += 1;
+                            task.suppressed.extend(fold.newly_suppressed(&part));
+                        }
+                        known.insert(part.share);
+                    }
+                    return fault.map_or(Ok(()), Err);
+                }
+                Err(CommitError::Conflict(_)) => {
+                    group = self.without_repeats(tasks, group, known).await?;
+                }
+                Err(
+                    error @ (CommitError::KeyTwice(_)
+                    | CommitError::TooMany
+                    | CommitError::TooLong(_)
+                    | CommitError::Unavailable(_)),
+                ) => return Err(Stopped::by_commit(&error)),
+            }
+        }
+        if group.is_empty() {
+            return fault.map_or(Ok(()), Err);
+        }
+        Err(Stopped { reason: "the records kept changing".into(), unavailable: false })
+    }
+
+    /// Somebody wrote first: was it us, in an earlier run?
+    async fn without_repeats(
+        &self,
+        tasks: &mut [Task],
+        group: Group,
+        known: &mut HashSet<Share>,
+    ) -> Result<Group, Stopped> {
+        let mut fresh = Vec::with_capacity(group.len());
+        for part in group {
+            if !ledger::contains(&*self.store, &part.share).await.map_err(|error| Stopped::by_read(&error))? {
+                fresh.push(part);
+                continue;
+            }
+            if let Some(task) = tasks.get_mut(part.task) {
+                task.open = task.open.saturating_sub(1);
+            }
+            known.insert(part.share);
+        }
+        Ok(fresh)
+    }
+
+    /// Reads what the group's effects meet and works out what to write. Parts whose records cannot
+    /// be read are dropped (they stay open), so that one damaged record holds up nobody else.
+    async fn fold(&self, group: Group, fault: &mut Option<Stopped>, now: Timestamp) -> (Fold, Group) {
+        let mut fold = Fold::default();
+        let mut folded = Vec::with_capacity(group.len());
+        for part in group {
+            match self.meet(&mut fold, &part, now).await {
+                Ok(()) => {
+                    fold.add(&part, now);
+                    folded.push(part);
+                }
+                Err(error) => *fault = Some(Stopped::by_read(&error)),
+            }
+        }
+        (fold, folded)
+    }
+
+    /// Reads the records that `part` changes, unless the fold has them.
+    async fn meet(&self, fold: &mut Fold, part: &Part, now: Timestamp) -> Result<(), ReadError> {
+        let entry = match part.entry_key() {
+            Some(key) if !fold.entries.contains_key(&key) => {
+                let (condition, there) = match self.store.get(&key).await? {
+                    None => (If::Absent, None),
+                    Some(found) => (If::At(found.version), Some(record::open::<Suppression>(&key, &found.value)?)),
+                };
+                let stood = there.as_ref().is_some_and(|entry| entry.stands(now));
+                Some((key, Entry { condition, there, stood, changed: false }))
+            }
+            Some(_) | None => None,
+        };
+        if part.count.is_some() && !fold.rows.contains_key(&part.row) {
+            let (counts, condition) = counters::read(&*self.store, &part.row, &self.node).await?;
+            fold.rows.insert(part.row.clone(), (condition, counts));
+        }
+        fold.entries.extend(entry);
+        Ok(())
+    }
+}
+
+impl Part {
+    fn entry_key(&self) -> Option<Key> {
+        self.suppress.as_ref().map(|(mailbox, _)| Key::suppression(&self.row.tenant, mailbox))
+    }
+}
+
+impl Fold {
+    fn add(&mut self, part: &Part, now: Timestamp) {
+        if let Some(count) = part.count
+            && let Some((_, counts)) = self.rows.get_mut(&part.row)
+        {
+            *counts += one(count);
+        }
+        if let Some((_, new)) = &part.suppress
+            && let Some(entry) = part.entry_key().and_then(|key| self.entries.get_mut(&key))
+            && let Some(kept) = effect::merged(entry.there.as_ref(), new, now)
+        {
+            entry.there = Some(kept.clone());
+            entry.changed = true;
+        }
+    }
+
+    fn batch(&self, group: &[Part], node: &str, now: Timestamp) -> Batch {
+        let mut batch = Batch::new();
+        for part in group {
+            ledger::write(&mut batch, &part.share, now.hour());
+        }
+        for (row, (condition, counts)) in &self.rows {
+            counters::write(&mut batch, row, node, *condition, counts);
+        }
+        for (key, entry) in &self.entries {
+            if let Some(value) = entry.there.as_ref().filter(|_| entry.changed) {
+                batch.put(key.clone(), entry.condition, record::seal(value));
+            }
+        }
+        batch
+    }
+
+    fn newly_suppressed(&self, part: &Part) -> Option<Mailbox> {
+        let entry = self.entries.get(&part.entry_key()?)?;
+        part.suppress.as_ref().filter(|_| entry.changed && !entry.stood).map(|(mailbox, _)| mailbox.clone())
+    }
+}
+
+impl Task {
+    /// Writes the log line of a finished task and says what became of it.
+    fn tell(&self, now: Timestamp) -> Outcome {
+        if self.open > 0 {
+            return Outcome::Deferred;
+        }
+        if self.fresh == 0 && self.shares > 0 {
+            journal::event_repeated(&self.event.fate);
+            return Outcome::Repeated;
+        }
+        journal::event_applied(&self.event, &self.owner, &self.suppressed, now.since(self.event.at));
+        Outcome::Applied
+    }
+}
+
+impl Stopped {
+    fn by_read(error: &ReadError) -> Self {
+        let unavailable = match error {
+            ReadError::Unavailable(_) => true,
+            ReadError::Corrupt(..) => false,
+        };
+        Self { reason: error.to_string(), unavailable }
+    }
+
+    fn by_commit(error: &CommitError) -> Self {
+        let unavailable = match error {
+            CommitError::Unavailable(_) => true,
+            CommitError::Conflict(_) | CommitError::KeyTwice(_) | CommitError::TooMany | CommitError::TooLong(_) => {
+                false
+            }
+        };
+        Self { reason: error.to_string(), unavailable }
+    }
+}
+
+/// Logs a notice that is not about a message; gives the event of one that is.
+fn note(id: &str, notice: Notice) -> Option<Event> {
+    match notice {
+        Notice::Event(event) => return Some(event),
+        Notice::SendingStatus(SendingStatus { ses_tenant, status, cause, .. }) => {
+            journal::sending_status_noted(ses_tenant.as_ref().map_or("", |name| name.as_str()), &status, &cause);
+        }
+        Notice::Recommendation(Recommendation { ses_tenant, open, impact, finding, words, .. }) => {
+            let status = format!("finding {} ({impact} {finding})", if open { "open" } else { "resolved" });
+            journal::sending_status_noted(ses_tenant.as_ref().map_or("", |name| name.as_str()), &status, &words);
+        }
+        Notice::SubscriptionConfirmation { topic_arn } => journal::subscription_unconfirmed(&topic_arn),
+        Notice::TopicValidated => journal::topic_validated(),
+        Notice::Unknown { kind } => journal::notice_unknown(id, &kind),
+    }
+    None
+}
+
+/// An event's shares, one a recipient; none if it changes nothing.
+fn shares(task: usize, event: &Event, owner: &Owner, now: Timestamp) -> Vec<Part> {
+    let Some(stream) = owner.stream.clone() else { return Vec::new() };
+    let row = Row { tenant: owner.tenant.clone(), stream, hour: event.mail.timestamp.hour() };
+    let part = |Effect { recipient, count, suppress }| Part {
+        task,
+        share: Share::of(event, &recipient),
+        row: row.clone(),
+        count,
+        suppress,
+    };
+    effect::effects(event, &Before { now }).into_iter().map(part).collect()
+}
+
+/// Packs parts into groups of at most [`BATCH_ITEMS`] writes, an event's together where they fit.
+/// A share that comes a second time is a twin: it is safe when the first is.
+fn group(events: Vec<Vec<Part>>) -> (Vec<Group>, Vec<(usize, Share)>) {
+    let mut seen = HashSet::new();
+    let mut twins = Vec::new();
+    let mut groups = Vec::new();
+    let mut packing = Packing::default();
+    for parts in events {
+        let (fresh, again): (Vec<Part>, Vec<Part>) =
+            parts.into_iter().partition(|part| seen.insert(part.share.clone()));
+        twins.extend(again.into_iter().map(|part| (part.task, part.share)));
+        // At most: rows and entries that the group has already are counted again.
+        let most: usize = fresh.iter().map(Part::most_writes).sum();
+        if packing.writes() + most > BATCH_ITEMS {
+            groups.push(packing.close());
+        }
+        for part in fresh {
+            if packing.writes() + part.most_writes() > BATCH_ITEMS {
+                groups.push(packing.close());
+            }
+            packing.add(part);
+        }
+    }
+    groups.push(packing.close());
+    groups.retain(|group| !group.is_empty());
+    (groups, twins)
+}
+
+impl Part {
+    fn most_writes(&self) -> usize {
+        ledger::WRITES + usize::from(self.count.is_some()) + usize::from(self.suppress.is_some())
+    }
+}
+
+/// A group in the making, with the distinct records it touches.
+#[derive(Default)]
+struct Packing {
+    parts: Group,
+    rows: HashSet<Row>,
+    entries: BTreeSet<(TenantId, String)>,
+}
+
+impl Packing {
+    fn writes(&self) -> usize {
+        self.parts.len() * ledger::WRITES + self.rows.len() + self.entries.len()
+    }
+
+    fn add(&mut self, part: Part) {
+        if part.count.is_some() {
+            self.rows.insert(part.row.clone());
+        }
+        if let Some((mailbox, _)) = &part.suppress {
+            self.entries.insert((part.row.tenant.clone(), mailbox.folded()));
+        }
+        self.parts.push(part);
+    }
+
+    fn close(&mut self) -> Group {
+        self.rows.clear();
+        self.entries.clear();
+        std::mem::take(&mut self.parts)
+    }
+}
+
+fn one(count: Count) -> Counts {
+    let mut counts = Counts::default();
+    match count {
+        Count::Delivered => counts.delivered = 1,
+        Count::Bounced => counts.bounced = 1,
+        Count::SoftBounced => counts.soft_bounced = 1,
+        Count::Complained => counts.complained = 1,
+        Count::Delayed => counts.delayed = 1,
+        Count::Rejected => counts.rejected = 1,
+    }
+    counts
+}

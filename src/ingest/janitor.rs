@@ -1,0 +1,111 @@
+//! Removes what has served: applied events after 15 days, counts after 35.
+//!
+//! Promises: in small commits, so that nobody waits for it; a row is removed only when every reader
+//! has stopped asking for it (see `store::ledger` and `store::counters`). What can go wrong: the
+//! store; then it tries again at the next hour.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::journal;
+use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, counters, ledger};
+use crate::time::{Clock, Hour};
+
+/// How often it sweeps.
+const EVERY: Duration = Duration::from_secs(3600);
+/// How long after the start it sweeps first, so that a restart is not burdened by it.
+const FIRST: Duration = Duration::from_secs(60);
+
+/// The sweeper.
+pub struct Janitor {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What a sweep removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Swept {
+    /// Recipients' shares of events.
+    pub shares: usize,
+    /// Rows of counts.
+    pub counters: usize,
+}
+
+/// Why a sweep stopped.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SweepError {
+    /// A row could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Rows could not be removed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl Janitor {
+    /// Nothing happens before [`run`](Self::run) or [`sweep`](Self::sweep).
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock }
+    }
+
+    /// Sweeps once an hour until `drain` is cancelled.
+    pub async fn run(self, drain: CancellationToken) {
+        let mut pause = FIRST;
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if let Err(error) = self.sweep().await {
+                journal::events_deferred(0, &format!("old records were not removed: {error}"));
+            }
+            pause = EVERY;
+        }
+    }
+
+    /// Removes all that is old now.
+    pub async fn sweep(&self) -> Result<Swept, SweepError> {
+        let now = self.clock.now().hour();
+        let shares = self.sweep_ledger(Hour(now.0.saturating_sub(ledger::KEPT_HOURS))).await?;
+        let counters = self.sweep_counters(Hour(now.0.saturating_sub(counters::KEPT_HOURS))).await?;
+        Ok(Swept { shares, counters })
+    }
+
+    async fn sweep_ledger(&self, before: Hour) -> Result<usize, SweepError> {
+        let mut shares = 0;
+        loop {
+            let keys = ledger::expired(&*self.store, before, BATCH_ITEMS / ledger::WRITES).await?;
+            if keys.is_empty() {
+                return Ok(shares);
+            }
+            shares += keys.len() / ledger::WRITES;
+            self.remove(keys).await?;
+        }
+    }
+
+    async fn sweep_counters(&self, before: Hour) -> Result<usize, SweepError> {
+        let mut rows = 0;
+        let mut after = None;
+        loop {
+            let (keys, next) = counters::expired(&*self.store, before, after, BATCH_ITEMS).await?;
+            rows += keys.len();
+            if !keys.is_empty() {
+                self.remove(keys).await?;
+            }
+            match next {
+                Some(key) => after = Some(key),
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    async fn remove(&self, keys: Vec<Key>) -> Result<(), CommitError> {
+        let mut batch = Batch::new();
+        for key in keys {
+            batch.remove(key, If::Any);
+        }
+        self.store.commit(batch).await
+    }
+}
