@@ -86,9 +86,9 @@ async fn recipients_that_come_in_parts_count_once_each() {
 #[tokio::test]
 async fn a_bounce_before_its_send_was_counted_is_counted_in_the_hour_of_sending() {
     let world = World::new();
+    world.clock.pass(5 * 3_600_000);
     apply(&world, &[bounce("f-1", &[A])]).await;
     world.tally.accepted(&world.tenant(), &world.stream(), SENT.hour(), 1);
-    world.clock.pass(5 * 3_600_000);
     assert_eq!(world.counts_with_tally().await, Counts { accepted: 1, bounced: 1, ..Counts::default() });
     let hour = SENT.hour();
     let of = counters::of(&*world.store, &world.tenant(), &world.stream(), hour, hour).await.unwrap();
@@ -164,12 +164,19 @@ async fn a_store_that_stops_midway_has_all_of_a_share_or_nothing() {
 }
 
 #[tokio::test]
+async fn a_repeat_is_no_safer_than_the_first() {
+    let world = World::new();
+    world.store.fail_after_commits(0);
+    let bodies = [bounce("f-1", &[A]), bounce("f-1", &[A])];
+    assert_eq!(apply(&world, &bodies).await, [Outcome::Deferred, Outcome::Deferred]);
+    world.store.heal();
+    assert_eq!(apply(&world, &bodies).await, [Outcome::Applied, Outcome::Repeated]);
+}
+
+#[tokio::test]
 async fn a_damaged_record_holds_up_only_its_own_events() {
     let world = World::new();
-    let mut batch = Batch::new();
-    let damaged = Key::suppression(&world.tenant(), &world::mailbox(A));
-    batch.put(damaged.clone(), If::Any, bytes::Bytes::from_static(b"rubbish"));
-    world.store.commit(batch).await.unwrap();
+    let damaged = world.damage_suppression(A).await;
     let outcomes = apply(&world, &[bounce("f-1", &[A]), bounce("f-2", &[B]), delivery(&[A])]).await;
     assert_eq!(outcomes, [Outcome::Deferred, Outcome::Applied, Outcome::Applied]);
     assert_eq!(world.counts().await, Counts { bounced: 1, delivered: 1, ..Counts::default() });

@@ -16,7 +16,7 @@
 //! the relay, whose last messages it counts.
 //!
 //! What can go wrong: the queue (tried again for ever, with growing pauses), the store (nothing is
-//! deleted; the queue brings it again). Neither ends the loop.
+//! deleted, and nothing more is received until it answers). Neither ends the loop.
 
 mod applier;
 mod janitor;
@@ -40,7 +40,7 @@ use crate::journal;
 use crate::retry::backoff;
 use crate::secret::Random;
 use crate::store::directory::Current;
-use crate::store::{Pending, Store};
+use crate::store::{Key, Pending, ReadError, Store};
 use crate::time::Clock;
 use crate::upstream::{Item, Notices, QueueError};
 
@@ -81,6 +81,7 @@ pub struct NoQueue;
 
 #[derive(Clone)]
 struct Poller {
+    store: Arc<dyn Store>,
     notices: Arc<dyn Notices>,
     random: Arc<dyn Random>,
     wait: Duration,
@@ -90,6 +91,14 @@ struct Poller {
 struct Delivery {
     notices: Vec<(String, Notice)>,
     answer: oneshot::Sender<Vec<Outcome>>,
+}
+
+/// What became of one receive.
+struct Delivered {
+    /// May be deleted.
+    safe: Vec<Item>,
+    /// Whether the store did not take some.
+    deferred: bool,
 }
 
 impl Ingest {
@@ -103,8 +112,8 @@ impl Ingest {
         tally: Arc<Tally>,
         options: Options,
     ) -> Self {
+        let poller = Poller { store: store.clone(), notices, random, wait: options.wait };
         let applier = Applier::new(store, directory, clock, options.node);
-        let poller = Poller { notices, random, wait: options.wait };
         Self { poller, applier, tally, pollers: options.pollers }
     }
 
@@ -180,41 +189,47 @@ async fn flush(applier: &Applier, tally: &Tally) -> bool {
 
 impl Poller {
     async fn run(self, applier: mpsc::Sender<Delivery>, drain: CancellationToken) {
-        let mut failures: u32 = 0;
+        let (mut queue_failures, mut store_failures) = (0, 0);
         while !drain.is_cancelled() {
+            // Each receive counts towards the redrive policy: while the store is down, good notices
+            // would end in the dead-letter queue.
+            if store_failures > 0 {
+                self.pause(self.backoff(store_failures - 1), &drain).await;
+                if !self.store_answers().await {
+                    store_failures += 1;
+                    continue;
+                }
+            }
             let received = tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
                 received = self.notices.receive(self.wait) => received,
             };
-            let fine = match received {
-                Ok(items) => self.deliver(items, &applier).await,
-                Err(error) => Err(("receive", error)),
-            };
-            let pause = backoff(failures, PAUSE, LONGEST_PAUSE, self.random.fraction());
-            match fine {
-                Ok(true) => {
-                    failures = 0;
-                    continue;
+            let fault = match received {
+                Err(error) => Some(("receive", error)),
+                Ok(items) => {
+                    let Delivered { safe, deferred } = self.deliver(items, &applier).await;
+                    if !safe.is_empty() {
+                        store_failures = 0;
+                    } else if deferred {
+                        store_failures += 1;
+                    }
+                    self.delete(&safe).await.err().map(|error| ("delete", error))
                 }
-                // The applier has said why.
-                Ok(false) => {}
-                Err((call, error)) => journal::queue_failed(call, &error.to_string(), pause),
-            }
-            failures = failures.saturating_add(1);
-            tokio::select! {
-                () = drain.cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
+            };
+            let Some((call, error)) = fault else {
+                queue_failures = 0;
+                continue;
+            };
+            let pause = self.backoff(queue_failures);
+            queue_failures += 1;
+            journal::queue_failed(call, &error.to_string(), pause);
+            self.pause(pause, &drain).await;
         }
     }
 
-    /// Has `items` applied, and deletes those that are safe. False: the store did not take all.
-    async fn deliver(
-        &self,
-        items: Vec<Item>,
-        applier: &mpsc::Sender<Delivery>,
-    ) -> Result<bool, (&'static str, QueueError)> {
+    /// Has `items` applied.
+    async fn deliver(&self, items: Vec<Item>, applier: &mpsc::Sender<Delivery>) -> Delivered {
         let mut readable = Vec::with_capacity(items.len());
         let mut notices = Vec::with_capacity(items.len());
         for item in items {
@@ -227,28 +242,40 @@ impl Poller {
             }
         }
         if readable.is_empty() {
-            return Ok(true);
+            return Delivered { safe: Vec::new(), deferred: false };
         }
         let (answer, answered) = oneshot::channel();
-        if applier.send(Delivery { notices, answer }).await.is_err() {
-            return Ok(false);
+        // The applier outlives the pollers; without an answer nothing is safe.
+        let sent = applier.send(Delivery { notices, answer }).await;
+        let outcomes = if sent.is_ok() { answered.await.unwrap_or_default() } else { Vec::new() };
+        let read = readable.len();
+        let safe: Vec<Item> =
+            readable.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.is_safe()).map(|(item, _)| item).collect();
+        Delivered { deferred: safe.len() < read, safe }
+    }
+
+    async fn store_answers(&self) -> bool {
+        match self.store.get(&Key::meta("format")).await {
+            Ok(_) | Err(ReadError::Corrupt(..)) => true,
+            Err(ReadError::Unavailable(_)) => false,
         }
-        let Ok(outcomes) = answered.await else { return Ok(false) };
-        let all = outcomes.iter().all(|outcome| outcome.is_safe());
-        let safe: Vec<Item> = readable
-            .into_iter()
-            .zip(&outcomes)
-            .filter(|(_, outcome)| outcome.is_safe())
-            .map(|(item, _)| item)
-            .collect();
-        self.delete(&safe).await?;
-        Ok(all)
+    }
+
+    fn backoff(&self, failures: u32) -> Duration {
+        backoff(failures, PAUSE, LONGEST_PAUSE, self.random.fraction())
+    }
+
+    async fn pause(&self, pause: Duration, drain: &CancellationToken) {
+        tokio::select! {
+            () = drain.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 
     /// What cannot be deleted comes again and is found to have been applied.
-    async fn delete(&self, items: &[Item]) -> Result<(), (&'static str, QueueError)> {
+    async fn delete(&self, items: &[Item]) -> Result<(), QueueError> {
         for chunk in items.chunks(DELETE) {
-            let failed = self.notices.delete(chunk).await.map_err(|error| ("delete", error))?;
+            let failed = self.notices.delete(chunk).await?;
             for (item, words) in failed {
                 journal::queue_failed("delete", &format!("{}: {words}", item.id), Duration::ZERO);
             }

@@ -11,7 +11,7 @@ use bulkhead::secret::Random;
 use bulkhead::store::counters::{self, Counts};
 use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::memory::MemoryStore;
-use bulkhead::store::{Batch, CommitError, Key, Pending, ReadError, Store, Versioned, record};
+use bulkhead::store::{Batch, CommitError, If, Key, Pending, ReadError, Store, Versioned, record};
 use bulkhead::time::{Clock, Hour, Timestamp};
 
 /// A day in milliseconds.
@@ -74,6 +74,7 @@ pub struct FaultyStore {
     /// Whether the commit that fails is written all the same.
     written: AtomicBool,
     yields: AtomicBool,
+    refuses: AtomicBool,
     first: Mutex<Option<Batch>>,
     conflicts: AtomicUsize,
 }
@@ -86,6 +87,7 @@ impl FaultyStore {
             stopped: AtomicBool::new(false),
             written: AtomicBool::new(false),
             yields: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
             first: Mutex::new(None),
             conflicts: AtomicUsize::new(0),
         }
@@ -100,6 +102,10 @@ impl FaultyStore {
         self.left.store(usize::MAX, Ordering::SeqCst);
         self.stopped.store(false, Ordering::SeqCst);
         self.written.store(false, Ordering::SeqCst);
+    }
+    /// Reads go on.
+    pub fn refuse_commits(&self, refuse: bool) {
+        self.refuses.store(refuse, Ordering::SeqCst);
     }
     pub fn yield_before_commits(&self) {
         self.yields.store(true, Ordering::SeqCst);
@@ -142,6 +148,9 @@ impl Store for FaultyStore {
             let first = self.first.lock().unwrap().take();
             if let Some(first) = first {
                 self.inner.commit(first).await.unwrap();
+            }
+            if self.refuses.load(Ordering::SeqCst) {
+                return Err(CommitError::Unavailable("told to refuse".into()));
             }
             let left = self.left.load(Ordering::SeqCst);
             if left == 0 || self.stopped.load(Ordering::SeqCst) {
@@ -187,6 +196,14 @@ impl World {
     }
     pub fn janitor(&self) -> Janitor {
         Janitor::new(self.store.clone(), self.clock.clone())
+    }
+    /// Makes an entry of the suppression list unreadable; gives its key.
+    pub async fn damage_suppression(&self, given: &str) -> Key {
+        let key = Key::suppression(&self.tenant(), &mailbox(given));
+        let mut batch = Batch::new();
+        batch.put(key.clone(), If::Any, bytes::Bytes::from_static(b"rubbish"));
+        self.store.commit(batch).await.unwrap();
+        key
     }
     pub fn tenant(&self) -> TenantId {
         TenantId::parse("acme").unwrap()
