@@ -1,6 +1,9 @@
 //! Events are applied once: twice delivered, out of order, in two forms, split over recipients,
 //! before the send was counted, across faults of the store and of the queue.
 
+// Outside of test functions clippy does not see that these are tests.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 #[path = "ingest/queue.rs"]
 mod queue;
 #[path = "ingest/world.rs"]

@@ -2,7 +2,7 @@
 //!
 //! The SDK's own retries are off, since ingest has its own with a pause that it can log and end;
 //! so is its stalled-stream protection, which takes a long poll for a stall. Each call has a time
-//! limit here instead: a receive its wait and [`MARGIN`], a delete [`MARGIN`].
+//! limit here instead: a receive its wait and 10 s more, a delete 10 s.
 //!
 //! Promises: errors are [`QueueError`] in words that name the code and the cause; bodies and
 //! receipt handles are not in them. An item that SQS gives without a receipt handle is left out,

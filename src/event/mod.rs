@@ -1,6 +1,6 @@
 //! SES's events: what they say, read purely.
 //!
-//! [`kind`] has the words, [`parse`] reads a queue notice in any of the forms SES sends it in.
+//! [`kind`] has the words, [`parse()`] reads a queue notice in any of the forms SES sends it in.
 
 pub mod kind;
 pub mod parse;

@@ -10,8 +10,8 @@
 //! whatever waits, commits, and only then answers; only what it calls safe is deleted. A notice that
 //! cannot be read is never deleted: the queue's redrive policy moves it to the dead-letter queue.
 //!
-//! Promises: nothing is deleted before its effects are durable; nothing is applied twice; a notice
-//! names no work that is done at once, so the pollers cannot run ahead of the store. A drain stops
+//! Promises: nothing is deleted before its effects are durable; nothing is applied twice; a poller
+//! waits for the answer before it receives again, so what is in memory is bounded. A drain stops
 //! receiving, applies and deletes what was received, and writes the last [`Tally`]; drain it after
 //! the relay, whose last messages it counts.
 //!

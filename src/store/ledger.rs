@@ -27,7 +27,7 @@ use crate::time::Hour;
 /// Hours for which an applied event is remembered: 15 days.
 pub const KEPT_HOURS: u32 = 15 * 24;
 
-/// Writes that [`write`] adds.
+/// Writes that [`write()`] adds.
 pub const WRITES: usize = 2;
 
 /// One recipient's share of an event, by what SES calls it: 64 hexadecimal digits.
