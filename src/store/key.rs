@@ -189,10 +189,10 @@ mod tests {
         assert_eq!(Key::pause(&tenant, None).octets(), b"pause\0acme\0\0");
         assert_eq!(
             Key::counter(&tenant, &stream, Hour(0x7_9abc), "n1").octets(),
-            b"counter\0acme\0marketing\00079abc\0n1\0"
+            b"counter\0acme\0marketing\x0000079abc\0n1\0"
         );
-        assert_eq!(Key::event_id("00ff").octets(), b"eventid\000ff\0");
-        assert_eq!(Key::event(Hour(1), "00ff").octets(), b"event\000000001\000ff\0");
+        assert_eq!(Key::event_id("00ff").octets(), b"eventid\x0000ff\0");
+        assert_eq!(Key::event(Hour(1), "00ff").octets(), b"event\x0000000001\x0000ff\0");
     }
 
     #[test]

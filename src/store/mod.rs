@@ -32,6 +32,9 @@ pub const BATCH_ITEMS: usize = 100;
 pub const VALUE_BYTES: usize = 4096;
 
 /// A value as it was read.
+///
+/// A backend gives back what it has, a damaged value as well: [`record::open`] is where damage is
+/// found, so that a scan goes on behind it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Versioned {
     /// The value.
@@ -51,6 +54,17 @@ pub enum If {
     Any,
 }
 
+impl If {
+    /// Whether it holds where `version` is that of the value there; `None`: there is none.
+    pub fn holds(self, version: Option<u64>) -> bool {
+        match self {
+            Self::Absent => version.is_none(),
+            Self::At(expected) => version == Some(expected),
+            Self::Any => true,
+        }
+    }
+}
+
 /// One write of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Write {
@@ -68,7 +82,8 @@ pub struct Batch {
     writes: Vec<Write>,
 }
 
-/// Why a commit did not happen. Nothing of the batch was written.
+/// Why a commit did not happen. Nothing of the batch was written, but for `Unavailable`, after which
+/// only a restart tells: then all of it is there or nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CommitError {
     /// A condition did not hold: somebody else wrote first.
