@@ -239,6 +239,14 @@ pub fn store_committed(took: Duration, writes: usize) {
     counter!("bulkhead_store_writes_total").increment(count(writes));
 }
 
+/// `store_blobs_found`: sled made files it never syncs; they were synced for it.
+pub fn store_blobs_found(files: usize) {
+    Line::new("store_blobs_found")
+        .number("files", count(files))
+        .text("reason", "values are bounded so that sled makes no blob files; it did, and they were synced")
+        .blamed(Blame::Us);
+}
+
 /// `changed`: an operator or integrator changed something by command.
 pub fn changed(actor: &str, command: &str, tenant: Option<&TenantId>, reason: &str) {
     let line = Line::new("changed").text("actor", actor).text("command", command).maybe("tenant", tenant);

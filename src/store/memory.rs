@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Batch, CommitError, If, Key, Pending, ReadError, Store, Versioned};
+use super::{Batch, CommitError, Key, Pending, ReadError, Store, Versioned};
 
 /// A store in memory.
 #[derive(Debug, Default)]
