@@ -87,6 +87,11 @@ impl Key {
         Self::of(&["sender"])
     }
 
+    /// All sender patterns of a tenant.
+    pub fn senders_of(tenant: &TenantId) -> Self {
+        Self::of(&["sender", tenant.as_str()])
+    }
+
     /// One stream.
     pub fn stream(tenant: &TenantId, stream: &StreamId) -> Self {
         Self::of(&["stream", tenant.as_str(), stream.as_str()])
@@ -97,6 +102,11 @@ impl Key {
         Self::of(&["stream"])
     }
 
+    /// All streams of a tenant.
+    pub fn streams_of(tenant: &TenantId) -> Self {
+        Self::of(&["stream", tenant.as_str()])
+    }
+
     /// A pause of a tenant (`None`) or of one stream.
     pub fn pause(tenant: &TenantId, stream: Option<&StreamId>) -> Self {
         Self::of(&["pause", tenant.as_str(), stream.map_or("", StreamId::as_str)])
@@ -105,6 +115,11 @@ impl Key {
     /// All pauses.
     pub fn pauses() -> Self {
         Self::of(&["pause"])
+    }
+
+    /// The pauses of a tenant and of its streams.
+    pub fn pauses_of(tenant: &TenantId) -> Self {
+        Self::of(&["pause", tenant.as_str()])
     }
 
     /// A credential.
@@ -120,6 +135,12 @@ impl Key {
     /// A suppression entry.
     pub fn suppression(tenant: &TenantId, mailbox: &Mailbox) -> Self {
         Self::of(&["suppression", tenant.as_str(), &mailbox.folded()])
+    }
+
+    /// The place of a folded mailbox in a tenant's list, for walking on behind it. Nothing is stored
+    /// under text that no mailbox folds to; what follows a NUL is left out, for no part has one.
+    pub fn suppression_place(tenant: &TenantId, folded: &str) -> Self {
+        Self::of(&["suppression", tenant.as_str(), folded.split('\0').next().unwrap_or_default()])
     }
 
     /// All suppression entries of a tenant.
@@ -193,6 +214,26 @@ mod tests {
         );
         assert_eq!(Key::event_id("00ff").octets(), b"eventid\x0000ff\0");
         assert_eq!(Key::event(Hour(1), "00ff").octets(), b"event\x0000000001\x0000ff\0");
+    }
+
+    #[test]
+    fn the_keys_of_a_tenant_begin_with_its_prefixes() {
+        let (tenant, other) = (TenantId::parse("acme").unwrap(), TenantId::parse("acme-two").unwrap());
+        let stream = StreamId::parse("marketing").unwrap();
+        let mailbox = Mailbox::parse(b"Joe@Acme.example").unwrap();
+        for (key, prefix) in [
+            (Key::sender(&tenant, "acme.example"), Key::senders_of as fn(&TenantId) -> Key),
+            (Key::stream(&tenant, &stream), Key::streams_of),
+            (Key::pause(&tenant, None), Key::pauses_of),
+            (Key::pause(&tenant, Some(&stream)), Key::pauses_of),
+            (Key::suppression(&tenant, &mailbox), Key::suppressions),
+        ] {
+            assert!(key.begins_with(&prefix(&tenant)), "{key}");
+            assert!(!key.begins_with(&prefix(&other)), "{key}");
+        }
+        assert_eq!(Key::suppression(&tenant, &mailbox).octets(), b"suppression\0acme\0joe@acme.example\0");
+        assert_eq!(Key::suppression_place(&tenant, "joe@acme.example"), Key::suppression(&tenant, &mailbox));
+        assert_eq!(Key::suppression_place(&tenant, "joe\0x").octets(), b"suppression\0acme\0joe\0");
     }
 
     #[test]
