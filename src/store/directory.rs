@@ -3,6 +3,8 @@
 //! The message path reads tenants and credentials here and never in the store. A change is
 //! committed first, then a new directory takes the old one's place ([`Current`]); who holds the old
 //! one decides by it to the end of the question.
+//!
+//! What can go wrong: damaged records leave their tenant or credential out, and a [`Fault`] behind.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::credential::Credential;
+use super::key::Key;
 use crate::mail::{ConfigurationSet, Mailbox, StreamId, TenantId, Username};
 use crate::policy::tenant::Tenant;
 
@@ -22,6 +25,20 @@ pub struct Directory {
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
     credentials: HashMap<Username, Arc<Credential>>,
     sets: HashMap<ConfigurationSet, (TenantId, StreamId)>,
+    faults: Vec<Fault>,
+}
+
+/// A record that could not be taken into the directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Its key.
+    pub key: Key,
+    /// The tenant that is left out because of it.
+    pub tenant: Option<TenantId>,
+    /// The credential that is left out because of it.
+    pub username: Option<Username>,
+    /// What is wrong.
+    pub what: String,
 }
 
 impl Directory {
@@ -39,6 +56,27 @@ impl Directory {
             directory.credentials.insert(credential.username.clone(), Arc::new(credential));
         }
         directory
+    }
+
+    /// The same directory, with what could not be read.
+    pub fn with_faults(self, faults: Vec<Fault>) -> Self {
+        Self { faults, ..self }
+    }
+
+    /// What could not be read: for the log, for `store verify`, and for the two below.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// Whether the tenant is missing here because a record of it is damaged. That is our fault: its
+    /// clients are told to come again (4xx), not that they are unknown.
+    pub fn tenant_is_damaged(&self, id: &TenantId) -> bool {
+        self.faults.iter().any(|fault| fault.tenant.as_ref() == Some(id))
+    }
+
+    /// The same of a credential.
+    pub fn credential_is_damaged(&self, username: &Username) -> bool {
+        self.faults.iter().any(|fault| fault.username.as_ref() == Some(username))
     }
 
     /// A tenant by name.

@@ -1,1 +1,252 @@
-//! (to be written)
+//! Tenants and credentials in the store: read into a [`Directory`], made equal to a declaration.
+//!
+//! | row | holds |
+//! |---|---|
+//! | `tenant` | what is one to a tenant |
+//! | `sender`, `stream` | one each, so that no row grows past 4 KB with their number |
+//! | `pause` | state, not declaration: no file brings or takes one |
+//! | `credential` | one each, found by username |
+//!
+//! The tenant's row is what makes it a tenant: rows that refer to none are left behind by a removal
+//! that was cut short, and are passed over here and cleared away when the tenant comes again.
+//!
+//! Promises: one damaged record takes one tenant out, with everything that hangs on it, and no other;
+//! the directory names it ([`Directory::faults`]), so that its clients can be told to come again
+//! rather than that nobody knows them. A damaged pause is a pause.
+//! What can go wrong: [`ReadError::Unavailable`] alone; damage is in the directory, not an error.
+
+mod apply;
+mod difference;
+mod row;
+
+use std::collections::{BTreeMap, HashSet};
+
+pub use apply::apply;
+pub use difference::{Change, Conflict, differences};
+
+use self::row::{StreamRow, TenantRow};
+use super::credential::Credential;
+use super::directory::{Directory, Fault};
+use super::{Batch, CommitError, If, Key, ReadError, Store, Versioned, record};
+use crate::mail::{StreamId, TenantId, Username};
+use crate::policy::tenant::{Pause, SenderPattern, Stream, Tenant};
+use crate::time::Timestamp;
+
+/// Rows read at once.
+const PAGE: usize = 500;
+
+/// What a tenants file declares.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Declared {
+    /// Its tenants.
+    pub tenants: Vec<DeclaredTenant>,
+}
+
+/// One tenant of a tenants file.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DeclaredTenant {
+    /// The tenant with its streams and senders. Pauses in it are passed over: they are state.
+    pub tenant: Tenant,
+    /// The credentials the file gives it.
+    pub credentials: Vec<Credential>,
+}
+
+/// Reads every tenant and credential.
+pub async fn load(store: &dyn Store) -> Result<Directory, ReadError> {
+    let mut loading = Loading::default();
+    for (key, row) in rows(store, &Key::tenants()).await? {
+        loading.tenant(&key, &row.value);
+    }
+    for (key, _) in rows(store, &Key::senders()).await? {
+        loading.sender(&key);
+    }
+    for (key, row) in rows(store, &Key::streams()).await? {
+        loading.stream(&key, &row.value);
+    }
+    for (key, row) in rows(store, &Key::pauses()).await? {
+        loading.pause(&key, &row.value);
+    }
+    for (key, row) in rows(store, &Key::credentials()).await? {
+        loading.credential(&key, &row.value);
+    }
+    Ok(loading.finish())
+}
+
+/// Pauses a tenant, or one of its streams; a pause that is there is replaced.
+pub async fn pause(
+    store: &dyn Store,
+    tenant: &TenantId,
+    stream: Option<&StreamId>,
+    pause: &Pause,
+) -> Result<(), CommitError> {
+    let mut batch = Batch::new();
+    batch.put(Key::pause(tenant, stream), If::Any, record::seal(pause));
+    store.commit(batch).await
+}
+
+/// Ends a pause; nothing happens where there is none.
+pub async fn resume(store: &dyn Store, tenant: &TenantId, stream: Option<&StreamId>) -> Result<(), CommitError> {
+    let mut batch = Batch::new();
+    batch.remove(Key::pause(tenant, stream), If::Any);
+    store.commit(batch).await
+}
+
+/// Writes a credential; `If::Absent` for a new one, so that nobody's username is taken.
+pub async fn put_credential(store: &dyn Store, credential: &Credential, condition: If) -> Result<(), CommitError> {
+    let mut batch = Batch::new();
+    batch.put(Key::credential(&credential.username), condition, record::seal(credential));
+    store.commit(batch).await
+}
+
+/// Removes a credential; nothing happens where there is none.
+pub async fn remove_credential(store: &dyn Store, username: &Username) -> Result<(), CommitError> {
+    let mut batch = Batch::new();
+    batch.remove(Key::credential(username), If::Any);
+    store.commit(batch).await
+}
+
+/// All rows under `prefix`, read in pages.
+async fn rows(store: &dyn Store, prefix: &Key) -> Result<Vec<(Key, Versioned)>, ReadError> {
+    let mut rows: Vec<(Key, Versioned)> = Vec::new();
+    loop {
+        let after = rows.last().map(|(key, _)| key.clone());
+        let page = store.scan(prefix, after.as_ref(), PAGE).await?;
+        let last = page.len() < PAGE;
+        rows.extend(page);
+        if last {
+            return Ok(rows);
+        }
+    }
+}
+
+/// A directory on its way.
+#[derive(Default)]
+struct Loading {
+    /// `None`: there is a row, and it cannot be read.
+    tenants: BTreeMap<TenantId, Option<TenantRow>>,
+    senders: BTreeMap<TenantId, Vec<SenderPattern>>,
+    streams: BTreeMap<TenantId, BTreeMap<StreamId, Stream>>,
+    pauses: BTreeMap<(TenantId, Option<StreamId>), Pause>,
+    credentials: Vec<Credential>,
+    faults: Vec<Fault>,
+}
+
+impl Loading {
+    fn tenant(&mut self, key: &Key, value: &[u8]) {
+        let Some([id]) = self.names(key) else { return };
+        let Some(id) = self.checked(key, TenantId::parse(&id)) else { return };
+        let row = self.opened(key, value, Some(&id));
+        self.tenants.insert(id, row);
+    }
+
+    fn sender(&mut self, key: &Key) {
+        let Some([tenant, pattern]) = self.names(key) else { return };
+        let Some(tenant) = self.checked(key, TenantId::parse(&tenant)) else { return };
+        match SenderPattern::parse(&pattern) {
+            Ok(pattern) => self.senders.entry(tenant).or_default().push(pattern),
+            Err(error) => self.fault(key, Some(&tenant), None, error.to_string()),
+        }
+    }
+
+    fn stream(&mut self, key: &Key, value: &[u8]) {
+        let Some([tenant, stream]) = self.names(key) else { return };
+        let Some(tenant) = self.checked(key, TenantId::parse(&tenant)) else { return };
+        match StreamId::parse(&stream) {
+            Ok(id) => {
+                if let Some(row) = self.opened::<StreamRow>(key, value, Some(&tenant)) {
+                    self.streams.entry(tenant).or_default().insert(id.clone(), row.stream(id));
+                }
+            }
+            Err(error) => self.fault(key, Some(&tenant), None, error.to_string()),
+        }
+    }
+
+    fn pause(&mut self, key: &Key, value: &[u8]) {
+        let Some([tenant, stream]) = self.names(key) else { return };
+        let Some(tenant) = self.checked(key, TenantId::parse(&tenant)) else { return };
+        let stream = match stream.as_str() {
+            "" => None,
+            stream => match self.checked(key, StreamId::parse(stream)) {
+                Some(stream) => Some(stream),
+                None => return,
+            },
+        };
+        // Who cannot be told why is paused all the same: the record was made to stop something.
+        let pause = self.opened(key, value, None).unwrap_or_else(|| Pause {
+            at: Timestamp::default(),
+            actor: "bulkhead".into(),
+            reason: "the record of this pause is damaged; resume ends it".into(),
+        });
+        self.pauses.insert((tenant, stream), pause);
+    }
+
+    fn credential(&mut self, key: &Key, value: &[u8]) {
+        let Some([username]) = self.names(key) else { return };
+        let Some(username) = self.checked(key, Username::parse(&username)) else { return };
+        match record::open::<Credential>(key, value) {
+            Ok(credential) if credential.username == username => self.credentials.push(credential),
+            Ok(other) => {
+                let what = format!("it holds the credential {}", other.username);
+                self.fault(key, None, Some(&username), what);
+            }
+            Err(error) => self.fault(key, None, Some(&username), error.to_string()),
+        }
+    }
+
+    /// The parts of a key behind its kind.
+    fn names<const N: usize>(&mut self, key: &Key) -> Option<[String; N]> {
+        let parts = key.parts().unwrap_or_default();
+        let names: Vec<String> = parts.iter().skip(1).map(|part| (*part).to_owned()).collect();
+        let names = names.try_into().ok();
+        if names.is_none() {
+            self.fault(key, None, None, "its key is none of ours".into());
+        }
+        names
+    }
+
+    fn checked<T, E: std::fmt::Display>(&mut self, key: &Key, name: Result<T, E>) -> Option<T> {
+        name.map_err(|error| self.fault(key, None, None, format!("a name in its key {error}"))).ok()
+    }
+
+    fn opened<T: serde::de::DeserializeOwned>(
+        &mut self,
+        key: &Key,
+        value: &[u8],
+        tenant: Option<&TenantId>,
+    ) -> Option<T> {
+        record::open(key, value).map_err(|error| self.fault(key, tenant, None, error.to_string())).ok()
+    }
+
+    fn fault(&mut self, key: &Key, tenant: Option<&TenantId>, username: Option<&Username>, what: String) {
+        self.faults.push(Fault { key: key.clone(), tenant: tenant.cloned(), username: username.cloned(), what });
+    }
+
+    fn finish(mut self) -> Directory {
+        let there: HashSet<TenantId> = self.tenants.keys().cloned().collect();
+        // What is left of a tenant that is gone harms nobody, damaged or not.
+        self.faults.retain(|fault| fault.tenant.as_ref().is_none_or(|tenant| there.contains(tenant)));
+        let mut damaged: HashSet<TenantId> = self.faults.iter().filter_map(|fault| fault.tenant.clone()).collect();
+        let mut tenants = Vec::with_capacity(self.tenants.len());
+        for (id, row) in std::mem::take(&mut self.tenants) {
+            let Some(row) = row.filter(|_| !damaged.contains(&id)) else { continue };
+            let mut streams = self.streams.remove(&id).unwrap_or_default();
+            if !streams.contains_key(&row.default_stream) {
+                let what = format!("its default stream {} is not there", row.default_stream);
+                self.fault(&Key::tenant(&id), Some(&id), None, what);
+                damaged.insert(id);
+                continue;
+            }
+            for stream in streams.values_mut() {
+                stream.pause = self.pauses.remove(&(id.clone(), Some(stream.id.clone())));
+            }
+            let senders = self.senders.remove(&id).unwrap_or_default();
+            let pause = self.pauses.remove(&(id.clone(), None));
+            tenants.push(row.tenant(id, senders, streams, pause));
+        }
+        self.credentials.retain(|credential| there.contains(&credential.tenant));
+        Directory::new(tenants, self.credentials).with_faults(self.faults)
+    }
+}
+
+#[cfg(test)]
+mod tests;

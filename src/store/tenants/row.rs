@@ -1,0 +1,144 @@
+//! The rows of a tenant and of a stream: what they hold but for their names, which are in the keys.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::mail::{ConfigurationSet, Mailbox, SesTenant, StreamId, TenantId};
+use crate::policy::tenant::{
+    FanOut, Limits, Pause, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant, Warmup,
+};
+
+/// A tenant but for its streams, senders and pause.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct TenantRow {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) contact: Option<Mailbox>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ses_tenant: Option<SesTenant>,
+    pub(super) default_stream: StreamId,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    pub(super) enforce: bool,
+    #[serde(default)]
+    pub(super) paused_reply: PausedReply,
+}
+
+/// A stream but for its pause.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct StreamRow {
+    pub(super) kind: StreamKind,
+    pub(super) configuration_set: ConfigurationSet,
+    pub(super) suppress_on: Vec<SuppressionReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rate_per_second: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) daily_recipients: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) warmup: Option<Warmup>,
+    #[serde(default)]
+    pub(super) fan_out: FanOut,
+    #[serde(default)]
+    pub(super) limits: Limits,
+}
+
+impl TenantRow {
+    pub(super) fn of(tenant: &Tenant) -> Self {
+        Self {
+            contact: tenant.contact.clone(),
+            ses_tenant: tenant.ses_tenant.clone(),
+            default_stream: tenant.default_stream.clone(),
+            limits: tenant.limits,
+            enforce: tenant.enforce,
+            paused_reply: tenant.paused_reply,
+        }
+    }
+
+    pub(super) fn tenant(
+        self,
+        id: TenantId,
+        senders: Vec<SenderPattern>,
+        streams: BTreeMap<StreamId, Stream>,
+        pause: Option<Pause>,
+    ) -> Tenant {
+        let Self { contact, ses_tenant, default_stream, limits, enforce, paused_reply } = self;
+        Tenant { id, contact, senders, ses_tenant, default_stream, limits, enforce, paused_reply, pause, streams }
+    }
+}
+
+impl StreamRow {
+    pub(super) fn of(stream: &Stream) -> Self {
+        Self {
+            kind: stream.kind,
+            configuration_set: stream.configuration_set.clone(),
+            suppress_on: stream.suppress_on.clone(),
+            rate_per_second: stream.rate_per_second,
+            daily_recipients: stream.daily_recipients,
+            warmup: stream.warmup.clone(),
+            fan_out: stream.fan_out,
+            limits: stream.limits,
+        }
+    }
+
+    /// The stream, not paused.
+    pub(super) fn stream(self, id: StreamId) -> Stream {
+        let Self { kind, configuration_set, suppress_on, rate_per_second, daily_recipients, warmup, fan_out, limits } =
+            self;
+        Stream {
+            id,
+            kind,
+            configuration_set,
+            suppress_on,
+            rate_per_second,
+            daily_recipients,
+            warmup,
+            fan_out,
+            limits,
+            pause: None,
+        }
+    }
+}
+
+/// What differs between two rows, field by field: `rate_per_second 5 → 10, limits.pause_bounce none → 0.05`.
+pub(super) fn changes<T: Serialize>(from: &T, to: &T) -> Vec<String> {
+    let (from, to) = (fields(from), fields(to));
+    let names: std::collections::BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+    let shown = |value: Option<&String>| value.map_or("none", String::as_str).to_owned();
+    names
+        .into_iter()
+        .filter(|name| from.get(*name) != to.get(*name))
+        .map(|name| format!("{name} {} → {}", shown(from.get(name)), shown(to.get(name))))
+        .collect()
+}
+
+/// A row's fields by name, inner ones with a dot.
+fn fields<T: Serialize>(row: &T) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    gather("", &serde_json::to_value(row).unwrap_or_default(), &mut found);
+    found
+}
+
+fn gather(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(inner) => {
+            for (field, value) in inner {
+                let path = if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
+                gather(&path, value, into);
+            }
+        }
+        Value::Null => {}
+        other => {
+            into.insert(name.to_owned(), word(other));
+        }
+    }
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => number.as_f64().map_or_else(String::new, |n| n.to_string()),
+        Value::Array(items) => format!("[{}]", items.iter().map(word).collect::<Vec<_>>().join(", ")),
+        Value::Number(_) | Value::Bool(_) | Value::Null | Value::Object(_) => value.to_string(),
+    }
+}
