@@ -194,7 +194,7 @@ pub fn new_secret(random: &dyn Random) -> Secret {
     random.fill(&mut *octets);
     let mut text = Vec::with_capacity(3 + 43);
     text.extend_from_slice(b"bh_");
-    let encoded = Zeroizing::new(URL_SAFE_NO_PAD.encode(&*octets));
+    let encoded = Zeroizing::new(URL_SAFE_NO_PAD.encode(*octets));
     text.extend_from_slice(encoded.as_bytes());
     Secret::new(text)
 }
