@@ -272,7 +272,8 @@ impl SesMailer {
             SdkError::ResponseError(answer) => answered(answer.raw(), None, None, &error),
             SdkError::ConstructionFailure(_) => Failure::NotSent(told(&error)),
             SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) => match trail.reached() {
-                Stage::Preparing if !self.has_region => {
+                // Without a region endpoint or signature cannot be made, whichever comes first.
+                Stage::Preparing | Stage::Signing if !self.has_region => {
                     Failure::CredentialsMissing(format!("no AWS region is set and none was found: {}", told(&error)))
                 }
                 Stage::Preparing => Failure::CredentialsMissing(told(&error)),

@@ -179,12 +179,12 @@ impl About<'_> {
         let mut common = json!({ "from": list("from"), "messageId": self.message.id });
         for name in ["to", "cc"] {
             if self.header.value(name).is_some() {
-                common[name] = json!(list(name));
+                add(&mut common, name, json!(list(name)));
             }
         }
         for name in ["date", "subject"] {
             if let Some(value) = self.header.value(name) {
-                common[name] = json!(value);
+                add(&mut common, name, json!(value));
             }
         }
         common
@@ -199,14 +199,14 @@ impl About<'_> {
             "ses:caller-identity": ["sandbox"],
         });
         for (name, value) in &self.message.tags {
-            tags[name.as_str()] = json!([value]);
+            add(&mut tags, name, json!([value]));
         }
         match (extra, &self.message.tenant_name) {
             (Extra::Outgoing, _) => {
-                tags["ses:outgoing-ip"] = json!(["192.0.2.10"]);
-                tags["ses:outgoing-tls-version"] = json!(["TLSv1.3"]);
+                add(&mut tags, "ses:outgoing-ip", json!(["192.0.2.10"]));
+                add(&mut tags, "ses:outgoing-tls-version", json!(["TLSv1.3"]));
             }
-            (Extra::Tenant, Some(tenant)) => tags["ses:tenant-name"] = json!([tenant]),
+            (Extra::Tenant, Some(tenant)) => add(&mut tags, "ses:tenant-name", json!([tenant])),
             (Extra::Tenant, None) | (Extra::Nothing, _) => {}
         }
         tags
@@ -247,8 +247,8 @@ impl About<'_> {
             "feedbackId": id,
         });
         if matches!(fate, Fate::Bounced | Fate::Full) {
-            bounce["remoteMtaIp"] = json!("192.0.2.201");
-            bounce["reportingMTA"] = json!(format!("dns; {}", self.reporter()));
+            add(&mut bounce, "remoteMtaIp", json!("192.0.2.201"));
+            add(&mut bounce, "reportingMTA", json!(format!("dns; {}", self.reporter())));
         }
         json!({ "eventType": "Bounce", "bounce": bounce, "mail": self.mail(Extra::Tenant) })
     }
@@ -286,6 +286,12 @@ impl About<'_> {
 
     fn reporter(&self) -> String {
         format!("sandbox.smtp-out.{}.amazonses.com", self.place.region)
+    }
+}
+
+fn add(object: &mut Value, key: &str, value: Value) {
+    if let Value::Object(members) = object {
+        members.insert(key.to_owned(), value);
     }
 }
 
