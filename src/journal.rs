@@ -217,6 +217,17 @@ pub fn certificate_refused(file: &str, reason: &str) {
     Line::new("certificate_refused").text("file", file).text("reason", reason).blamed(Blame::Us);
 }
 
+/// `certificate_ends`: the certificate in use has ended or soon will.
+pub fn certificate_ends(file: &str, at: crate::time::Timestamp, ended: bool) {
+    let reason = if ended { "the certificate has expired" } else { "the certificate expires soon" };
+    Line::new("certificate_ends")
+        .text("file", file)
+        .text("expires", at.rfc3339())
+        .text("reason", reason)
+        .text("cure", "renew it and put the new pair in place; it is loaded without a restart")
+        .blamed(Blame::Us);
+}
+
 /// `tenants_applied`: the store equals the tenants file.
 pub fn tenants_applied(file: &str, changes: usize) {
     Line::new("tenants_applied").text("file", file).number("changes", count(changes)).write(Level::Info);
