@@ -264,6 +264,16 @@ pub fn changed(actor: &str, command: &str, tenant: Option<&TenantId>, reason: &s
     if reason.is_empty() { line } else { line.text("reason", reason) }.write(Level::Info);
 }
 
+/// `accept_failed`: a listener could not accept; it tries again after `pause`.
+pub fn accept_failed(listener: SocketAddr, reason: &str, pause: Duration) {
+    Line::new("accept_failed")
+        .shown("listener", listener)
+        .text("reason", reason)
+        .millis("retry_ms", pause)
+        .text("cure", "raise the limit of open files (ulimit -n, LimitNOFILE) or lower limits.connections")
+        .blamed(Blame::Us);
+}
+
 // ---------------------------------------------------------------------------------------------
 // Sessions
 

@@ -1,0 +1,138 @@
+//! Octets of mail held at once, by all connections together (`limits.memory_bytes`).
+//!
+//! A message that comes in takes octets in steps as it grows and gives them back when it has been
+//! answered. Where a step is not to be had within `limits.memory_wait`, the message is starved
+//! (452 4.3.1) rather than the machine. Copies for SES are counted apart (`limits.call_bytes`):
+//! they are made while the message is still held, and waiting for one budget with a share of it in
+//! hand could wait for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Limits;
+
+/// Octets a permit stands for, so that large budgets fit a semaphore.
+const UNIT: usize = 1024;
+
+/// The budgets.
+#[derive(Debug)]
+pub(super) struct Memory {
+    held: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
+    call_units: usize,
+    step: usize,
+    wait: Duration,
+    call_wait: Duration,
+}
+
+/// What one connection holds of the budget.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// There was not enough within the time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Short;
+
+impl Memory {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let most = u32::MAX as usize;
+        let call_units = (limits.call_bytes / UNIT).clamp(1, most);
+        Self {
+            held: Arc::new(Semaphore::new((limits.memory_bytes / UNIT).min(most))),
+            calls: Arc::new(Semaphore::new(call_units)),
+            call_units,
+            step: (limits.memory_step / UNIT).max(1),
+            wait: limits.memory_wait,
+            call_wait: limits.call_wait,
+        }
+    }
+
+    /// Whether another message could begin now.
+    pub(super) fn has_room(&self) -> bool {
+        self.held.available_permits() >= self.step
+    }
+
+    /// Makes `share` cover `octets`: grows it in steps, waiting at most `limits.memory_wait`;
+    /// gives all of it back at 0.
+    pub(super) async fn cover(&self, share: &mut Share, octets: usize) -> Result<(), Short> {
+        if octets == 0 {
+            share.permit = None;
+            return Ok(());
+        }
+        let have = share.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let need = octets.div_ceil(UNIT);
+        if need <= have {
+            return Ok(());
+        }
+        let more = (need - have).next_multiple_of(self.step);
+        let more = u32::try_from(more).map_err(|_| Short)?;
+        let waited = tokio::time::timeout(self.wait, Arc::clone(&self.held).acquire_many_owned(more)).await;
+        match (waited, &mut share.permit) {
+            (Ok(Ok(permit)), Some(held)) => held.merge(permit),
+            (Ok(Ok(permit)), none) => *none = Some(permit),
+            (Ok(Err(_)) | Err(_), _) => return Err(Short),
+        }
+        Ok(())
+    }
+
+    /// Room for a copy of `octets` for SES. A message larger than the whole budget takes all of it,
+    /// so that it goes alone rather than never.
+    pub(super) async fn copy(&self, octets: usize) -> Result<OwnedSemaphorePermit, Short> {
+        let units = octets.div_ceil(UNIT).clamp(1, self.call_units);
+        let units = u32::try_from(units).map_err(|_| Short)?;
+        match tokio::time::timeout(self.call_wait, Arc::clone(&self.calls).acquire_many_owned(units)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Short),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(bytes: usize) -> Memory {
+        Memory::new(&Limits {
+            memory_bytes: bytes,
+            memory_step: 64 * 1024,
+            memory_wait: Duration::ZERO,
+            call_bytes: 1024 * 1024,
+            call_wait: Duration::ZERO,
+            ..Limits::default()
+        })
+    }
+
+    #[tokio::test]
+    async fn a_share_grows_in_steps_and_is_given_back_whole() {
+        let memory = memory(128 * 1024);
+        let mut one = Share::default();
+        let mut two = Share::default();
+        assert_eq!(memory.cover(&mut one, 1).await, Ok(()));
+        assert_eq!(memory.held.available_permits(), 64);
+        assert_eq!(memory.cover(&mut one, 64 * 1024).await, Ok(()));
+        assert_eq!(memory.held.available_permits(), 64, "the first step covers 64 KiB");
+        assert_eq!(memory.cover(&mut two, 1).await, Ok(()));
+        assert!(!memory.has_room());
+        assert_eq!(memory.cover(&mut one, 64 * 1024 + 1).await, Err(Short));
+        assert_eq!(memory.cover(&mut two, 0).await, Ok(()));
+        assert_eq!(memory.cover(&mut one, 64 * 1024 + 1).await, Ok(()));
+        drop(one);
+        assert_eq!(memory.held.available_permits(), 128);
+    }
+
+    #[tokio::test]
+    async fn a_copy_larger_than_the_budget_goes_alone() {
+        let memory = memory(0);
+        let small = memory.copy(10).await.unwrap();
+        assert_eq!(memory.copy(40 * 1024 * 1024).await.err(), Some(Short));
+        drop(small);
+        let huge = memory.copy(40 * 1024 * 1024).await.unwrap();
+        assert_eq!(memory.copy(10).await.err(), Some(Short));
+        drop(huge);
+        assert!(memory.copy(10).await.is_ok());
+    }
+}
