@@ -1,0 +1,149 @@
+//! A session's questions, answered: who logs in, who may send from where and to whom.
+//!
+//! Promises: every question reads the directory of that moment, so a credential that was revoked,
+//! rotated away or moved since the login ends the session at its next command, and a pause is heard
+//! at the next MAIL. A tenant's login succeeds while it is paused: MAIL then says that it is paused
+//! and why, where a refused login would send people looking for a wrong password.
+//! What can go wrong: the store does not answer (451, nothing is lost), verification is busy (454).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::admission::Place;
+use super::login::{NoLogin, still_stands};
+use super::memory::Share;
+use super::message::Message;
+use super::{Office, wording};
+use crate::journal::{self, Blame};
+use crate::mail::{Login, Mailbox, ReversePath, SessionId, TenantId};
+use crate::policy::decide::{self, Reason, Stop};
+use crate::policy::tenant::Tenant;
+use crate::secret::Secret;
+use crate::smtp::{Answer, Question, Refusal, reply};
+use crate::store::suppressions;
+
+/// One session's side of the questions.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    pub(super) office: Arc<Office>,
+    pub(super) session: SessionId,
+    pub(super) peer: SocketAddr,
+    /// Its place among its tenant's connections, once it is logged in.
+    pub(super) place: Option<Place<TenantId>>,
+}
+
+impl Conversation {
+    /// The answer to `question`; `secure` whether TLS is up. A message takes over `share`, the
+    /// memory its data is counted in, until it has its verdict.
+    pub(super) async fn answer(&mut self, question: Question, secure: bool, share: Share) -> Answer {
+        match question {
+            Question::Authenticate { username, secret, mechanism: _ } => {
+                Answer::Login(self.authenticate(&username, secret).await)
+            }
+            Question::Sender { login, reverse_path } => Answer::Path(self.sender(&login, &reverse_path)),
+            Question::Recipient { login, forward_path } => Answer::Path(self.recipient(&login, &forward_path).await),
+            Question::Accept { login, envelope, data, helo } => {
+                let message = Message {
+                    office: Arc::clone(&self.office),
+                    session: self.session,
+                    peer: self.peer,
+                    secure,
+                    login,
+                    envelope,
+                    data,
+                    helo,
+                    share,
+                };
+                Answer::Accept(message.accept_to_the_end().await)
+            }
+        }
+    }
+
+    async fn authenticate(&mut self, username: &str, secret: Secret) -> Result<Arc<Login>, Refusal> {
+        let office = &self.office;
+        let directory = office.means.directory.load_full();
+        let (now, instant) = (office.means.clock.now(), office.means.clock.instant());
+        let verified = office.verifier.verify(&directory, username, secret, self.peer.ip(), now, instant).await;
+        let login = verified.map_err(|cause| match cause {
+            NoLogin::Busy => {
+                journal::login_deferred(self.session, self.peer, &cause.to_string());
+                reply::authentication_unavailable()
+            }
+            NoLogin::Unknown | NoLogin::WrongSecret | NoLogin::Expired | NoLogin::Network | NoLogin::NoTenant => {
+                journal::login_refused(self.session, self.peer, username, &cause.to_string());
+                reply::credentials_invalid()
+            }
+        })?;
+        let Some(place) = office.gate.tenant(&login.tenant) else {
+            let refusal = too_many_of_tenant();
+            journal::session_refused(self.peer, "connections_per_tenant", refusal.reply());
+            return Err(refusal);
+        };
+        self.place = Some(place);
+        journal::login_accepted(self.session, self.peer, &login);
+        Ok(Arc::new(login))
+    }
+
+    fn sender(&self, login: &Login, reverse_path: &ReversePath) -> Result<(), Refusal> {
+        let judged = self.office.tenant_of(login, self.peer).and_then(|tenant| {
+            decide::sender(&tenant, login, reverse_path).into_result().map_err(|stop| wording::stopped(&stop))
+        });
+        judged.inspect_err(|refusal| {
+            journal::sender_refused(self.session, self.peer, login, reverse_path, refusal.reply(), Blame::Client);
+        })
+    }
+
+    async fn recipient(&self, login: &Login, forward_path: &Mailbox) -> Result<(), Refusal> {
+        let office = &self.office;
+        let tenant = office.tenant_of(login, self.peer)?;
+        let entry = suppressions::find(&*office.means.store, &login.tenant, forward_path).await.map_err(|error| {
+            let refusal = store_unavailable();
+            journal::recipient_deferred(self.session, login, forward_path, refusal.reply(), &error.to_string());
+            refusal
+        })?;
+        let verdict = decide::recipient(&tenant, login, entry.as_ref(), office.means.clock.now());
+        verdict.into_result().map_err(|stop| {
+            let refusal = wording::stopped(&stop);
+            match stop.reason() {
+                Reason::Suppressed { .. } => {
+                    let stream = login.stream.as_ref();
+                    journal::recipient_suppressed(self.session, login, stream, forward_path, refusal.reply());
+                }
+                reason => {
+                    journal::recipient_deferred(self.session, login, forward_path, refusal.reply(), reason.name());
+                }
+            }
+            refusal
+        })
+    }
+}
+
+impl Office {
+    /// The tenant that `login` speaks for, as it is now. When it no longer may, the refusal ends the
+    /// session: the client logs in again and hears the truth there.
+    pub(super) fn tenant_of(&self, login: &Login, peer: SocketAddr) -> Result<Arc<Tenant>, Refusal> {
+        let directory = self.means.directory.load();
+        let tenant = directory.tenant(&login.tenant);
+        let stands = still_stands(&directory, login, peer.ip(), self.means.clock.now());
+        match (decide::standing(tenant.map(|tenant| &**tenant), login, stands).into_result(), tenant) {
+            (Ok(_), Some(tenant)) => Ok(Arc::clone(tenant)),
+            (Err(stop), _) => Err(wording::stopped(&stop)),
+            // Standing is granted to a tenant that is there.
+            (Ok(_), None) => Err(wording::stopped(&Stop::Defer(Reason::TenantGone, None))),
+        }
+    }
+}
+
+/// 451: whether the recipient is suppressed cannot be told.
+pub(super) fn store_unavailable() -> Refusal {
+    Refusal::temporary(451, (3, 0), "The store of this relay does not answer; try again later")
+}
+
+fn too_many_of_tenant() -> Refusal {
+    Refusal::temporary(
+        421,
+        (7, 0),
+        "Too many connections of your tenant (limits.connections_per_tenant); use fewer, or close idle ones",
+    )
+    .and_close()
+}
