@@ -462,7 +462,8 @@ pub fn message_relayed(verdict: &Verdict<'_>, ses_ids: &[&str], sent: usize, not
     counter!("bulkhead_recipients_relayed_total").increment(count(sent));
     let line = verdict.line("message_relayed");
     let line = match ses_ids {
-        [one] => line.text("ses_id", one),
+        [one] if sent == verdict.recipients.len() => line.text("ses_id", one),
+        [one] => line.text("ses_id", one).number("sent", count(sent)),
         many => line.list("ses_ids", many.iter().map(ToString::to_string)).number("sent", count(sent)),
     };
     if notes.is_empty() { line } else { line.list("notes", notes.iter().cloned()) }.write(Level::Info);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::journal;
 use crate::mail::{StreamId, TenantId};
-use crate::upstream::{Outcome, Paused, Retry, classify};
+use crate::upstream::{Outcome, Paused, Refused, Retry, classify};
 
 /// How long one cause is silent after it was told.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -23,6 +23,7 @@ const CAUSES: usize = 1000;
 struct Cause {
     kind: Discriminant<Outcome>,
     retry: Option<Retry>,
+    refused: Option<Refused>,
     paused: Option<Paused>,
     tenant: TenantId,
     stream: StreamId,
@@ -59,12 +60,14 @@ impl Alarms {
 }
 
 fn cause(tenant: &TenantId, stream: &StreamId, outcome: &Outcome) -> Cause {
-    let (retry, paused) = match outcome {
-        Outcome::Retry(retry, _) => (Some(*retry), None),
-        Outcome::Paused(paused, _) => (None, Some(*paused)),
-        Outcome::Sent(_) | Outcome::Refused(..) | Outcome::Unknown(_) => (None, None),
-    };
-    Cause { kind: discriminant(outcome), retry, paused, tenant: tenant.clone(), stream: stream.clone() }
+    let (mut retry, mut refused, mut paused) = (None, None, None);
+    match outcome {
+        Outcome::Retry(why, _) => retry = Some(*why),
+        Outcome::Refused(why, _) => refused = Some(*why),
+        Outcome::Paused(why, _) => paused = Some(*why),
+        Outcome::Sent(_) | Outcome::Unknown(_) => {}
+    }
+    Cause { kind: discriminant(outcome), retry, refused, paused, tenant: tenant.clone(), stream: stream.clone() }
 }
 
 /// SES's words in an outcome, for the log.

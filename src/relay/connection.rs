@@ -141,6 +141,9 @@ impl Connection {
 
     /// Waits for octets until the session's deadline.
     async fn read(&mut self) {
+        if self.session.held_bytes() == 0 {
+            self.share.give_back();
+        }
         let deadline = self.session.deadline();
         let Self { wire, session, opened, drain, drained, .. } = self;
         let clock = Arc::clone(&opened.office.means.clock);
@@ -159,13 +162,12 @@ impl Connection {
         self.count_memory().await;
     }
 
-    /// Counts what the session holds; starves it when there is no room.
+    /// Counts what the session holds; starves it when there is no room. What it held is not given
+    /// back before the next read: if the data has come in whole, the message takes the share over.
     async fn count_memory(&mut self) {
         let memory = &self.opened.office.memory;
         if memory.cover(&mut self.share, self.session.held_bytes()).await.is_err() {
             self.session.starve();
-            // It keeps nothing now; whatever it does keep comes under the next count.
-            let _ = memory.cover(&mut self.share, 0).await;
         }
     }
 

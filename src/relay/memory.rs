@@ -33,6 +33,13 @@ pub(super) struct Share {
     permit: Option<OwnedSemaphorePermit>,
 }
 
+impl Share {
+    /// Gives all of it back.
+    pub(super) fn give_back(&mut self) {
+        self.permit = None;
+    }
+}
+
 /// There was not enough within the time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Short;
@@ -56,13 +63,9 @@ impl Memory {
         self.held.available_permits() >= self.step
     }
 
-    /// Makes `share` cover `octets`: grows it in steps, waiting at most `limits.memory_wait`;
-    /// gives all of it back at 0.
+    /// Makes `share` cover `octets`: grows it in steps, waiting at most `limits.memory_wait`. It never
+    /// shrinks.
     pub(super) async fn cover(&self, share: &mut Share, octets: usize) -> Result<(), Short> {
-        if octets == 0 {
-            share.permit = None;
-            return Ok(());
-        }
         let have = share.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let need = octets.div_ceil(UNIT);
         if need <= have {
@@ -118,7 +121,7 @@ mod tests {
         assert_eq!(memory.cover(&mut two, 1).await, Ok(()));
         assert!(!memory.has_room());
         assert_eq!(memory.cover(&mut one, 64 * 1024 + 1).await, Err(Short));
-        assert_eq!(memory.cover(&mut two, 0).await, Ok(()));
+        two.give_back();
         assert_eq!(memory.cover(&mut one, 64 * 1024 + 1).await, Ok(()));
         drop(one);
         assert_eq!(memory.held.available_permits(), 128);

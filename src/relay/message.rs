@@ -93,8 +93,12 @@ impl Message {
         }
     }
 
-    async fn accept(self) -> Result<Receipt, Refusal> {
+    async fn accept(mut self) -> Result<Receipt, Refusal> {
         let mut record = Record::open(&self);
+        // The last octets came with the end of the data, and a small message in one piece.
+        if self.office.memory.cover(&mut self.share, self.data.len()).await.is_err() {
+            return Err(record.refused(Stopped::ours(short_of_memory(), "limits.memory_bytes was used up".into())));
+        }
         match self.prepare(&mut record).await {
             Ok(shipment) => {
                 let (share, shipment) = (self.share, Arc::new(shipment));
@@ -309,6 +313,11 @@ fn conclude(shipment: &Shipment, mut record: Record) -> Result<Receipt, Refusal>
 /// 451: a fault of ours.
 fn fault() -> Refusal {
     Refusal::temporary(451, (3, 0), "This relay met a fault of its own; try again later")
+}
+
+/// 452: there is no room for the message.
+fn short_of_memory() -> Refusal {
+    Refusal::temporary(452, (3, 1), "This relay is short of memory; try again later")
 }
 
 /// 451: the drain came to its end first.

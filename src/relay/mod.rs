@@ -13,8 +13,9 @@
 //! up to [`ACCEPT_PAUSE`], and goes on.
 //!
 //! The drain: listeners close, sessions hear 421 as soon as no transaction is under way, messages
-//! are finished. What is not finished within `limits.drain_time` is abandoned and counted; each
-//! abandoned message still gets its verdict line.
+//! are finished. What is not finished within `limits.drain_time` is abandoned and counted: each
+//! message gets its verdict line and each client, if it listens, its 451; `limits.linger_time`
+//! later the connections that are left are cut.
 
 pub mod admission;
 mod alarm;
@@ -227,8 +228,10 @@ struct Office {
     sessions: AtomicUsize,
     /// Connections and messages under way.
     tasks: TaskTracker,
-    /// The drain's time is over.
+    /// The drain's time is over: messages end.
     abandon: CancellationToken,
+    /// And so do connections.
+    cut: CancellationToken,
 }
 
 impl std::fmt::Debug for Office {
@@ -287,6 +290,7 @@ impl Relay {
             sessions: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             abandon: CancellationToken::new(),
+            cut: CancellationToken::new(),
             hostname: terms.hostname,
             means,
             limits,
@@ -320,6 +324,8 @@ impl Relay {
         }
         let abandoned = office.sessions.load(Ordering::Relaxed);
         office.abandon.cancel();
+        let _ = timeout(office.limits.linger_time, office.tasks.wait()).await;
+        office.cut.cancel();
         office.tasks.wait().await;
         abandoned
     }
@@ -377,10 +383,10 @@ async fn listen(
 }
 
 fn spawn(office: &Arc<Office>, place: OwnedSemaphorePermit, connection: impl Future<Output = ()> + Send + 'static) {
-    let abandon = office.abandon.clone();
+    let cut = office.cut.clone();
     office.tasks.spawn(async move {
         let _place = place;
-        let _ = abandon.run_until_cancelled(connection).await;
+        let _ = cut.run_until_cancelled(connection).await;
     });
 }
 
@@ -456,6 +462,7 @@ mod tests {
             size_of::<F>()
         }
         let octets = size(welcome);
+        println!("{octets} octets of state a connection");
         assert!(octets <= 4096, "{octets} octets");
     }
 

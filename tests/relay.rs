@@ -1,0 +1,707 @@
+//! The relay over real sockets: TCP and TLS on loopback, SES scripted, the journal read line by line.
+
+#[path = "support/relay.rs"]
+mod support;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bulkhead::adapters::tls::self_signed;
+use bulkhead::policy::tenant::{Pause, Suppression, SuppressionReason};
+use bulkhead::relay::Limits;
+use bulkhead::store::suppressions;
+use bulkhead::upstream::Call;
+use support::{Client, PASSWORD, SECRET, Stand, chosen, code, hash, journal, limits, long_ago, soon};
+
+fn raw(call: &Call) -> String {
+    String::from_utf8(call.raw.clone()).unwrap()
+}
+
+fn tag<'a>(call: &'a Call, name: &str) -> Vec<&'a str> {
+    call.tags.iter().filter(|(tag, _)| tag == name).map(|(_, value)| value.as_str()).collect()
+}
+
+async fn suppress(stand: &Stand, mailbox: &str, reason: SuppressionReason) {
+    let entry = Suppression { reason, origin: "test".into(), at: long_ago(), expires: None, actor: "test".into() };
+    suppressions::add(&*stand.store, &stand.tenant.id, &stand.mailbox(mailbox), &entry).await.unwrap();
+}
+
+// ---------------------------------------------------------------------------------------------
+// The way of a message
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_goes_through_on_starttls_and_on_implicit_tls() {
+    let stand = Stand::start().await;
+    let clients =
+        [Client::starttls(stand.starttls, &stand.ca).await, Client::implicit(stand.implicit, &stand.ca).await.unwrap()];
+    for (n, mut client) in clients.into_iter().enumerate() {
+        assert_eq!(code(&client.login(&stand.username("bound"), SECRET).await), 235);
+        let message = stand.message("Bcc: secret@example.com\r\nX-SES-FROM-ARN: arn:x\r\n");
+        let reply = client.send(&stand.sender(), &["one@example.com"], &message).await;
+        assert_eq!(reply, format!("250 2.0.0 Ok ses-{n}\r\n"));
+        assert_eq!(code(&client.say("QUIT").await), 221);
+        assert!(client.closed().await);
+
+        let calls = stand.ses.calls();
+        let call = &calls[n];
+        assert_eq!(call.recipients, [stand.mailbox("one@example.com")]);
+        assert_eq!(call.configuration_set.as_str(), format!("{}-transactional", stand.name));
+        assert_eq!(tag(call, "tenant"), [&stand.name]);
+        assert_eq!(tag(call, "stream"), ["transactional"]);
+        assert_eq!(tag(call, "credential"), [stand.username("bound")]);
+        let sent = raw(call).replace("\r\n\t", " ");
+        assert!(sent.starts_with("Received: from client.example by relay.example (Bulkhead) with"), "{sent}");
+        assert!(sent.contains("ESMTPSA id ") && sent.contains("for <one@example.com>;"), "{sent}");
+        assert!(!sent.contains("Bcc") && !sent.contains("X-SES"), "{sent}");
+        assert!(sent.contains("\r\nDate: ") && sent.contains("\r\nMessage-ID: <"), "{sent}");
+        assert!(sent.ends_with("\r\n\r\nbody\r\n"), "{sent}");
+
+        let line = journal().wait("session_closed", "peer", &client.local.to_string()).await;
+        assert_eq!((line["reason"].as_str(), line["messages"].as_u64()), (Some("quit"), Some(1)));
+        let line = journal().wait("message_relayed", "ses_id", &format!("ses-{n}")).await;
+        assert_eq!(line["recipient_count"], 1);
+    }
+    let verdicts = stand.verdicts();
+    assert_eq!(verdicts.len(), 2, "{verdicts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_recipients_one_suppressed_make_forty_nine_calls() {
+    let stand = Stand::start().await;
+    suppress(&stand, "R7@Example.com", SuppressionReason::Bounce).await;
+    let mut client = stand.client("app").await;
+    let recipients: Vec<String> = (0..50).map(|n| format!("r{n}@example.com")).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let replies = client.envelope(&stand.sender(), &recipients).await;
+    for (n, reply) in replies.iter().enumerate() {
+        if n == 7 {
+            assert!(reply.starts_with("550 5.1.1 ") && reply.contains("2026-05-01"), "{reply}");
+        } else {
+            assert_eq!(code(reply), 250, "{reply}");
+        }
+    }
+    client.data(&stand.message("X-SES-MESSAGE-TAGS: campaign=spring, tenant=other\r\n")).await;
+    let reply = client.reply().await;
+    assert!(reply.starts_with("250 2.0.0 Ok ") && reply.ends_with(" 49 recipients\r\n"), "{reply}");
+
+    let calls = stand.ses.calls();
+    assert_eq!(calls.len(), 49);
+    let mut served: Vec<String> = calls.iter().flat_map(|call| &call.recipients).map(ToString::to_string).collect();
+    served.sort();
+    let mut expected: Vec<String> = (0..50).filter(|n| *n != 7).map(|n| format!("r{n}@example.com")).collect();
+    expected.sort();
+    assert_eq!(served, expected);
+    for call in &calls {
+        assert_eq!(call.configuration_set.as_str(), format!("{}-transactional", stand.name));
+        assert_eq!(tag(call, "tenant"), [&stand.name], "the client's own never replaces ours");
+        assert_eq!(tag(call, "campaign"), ["spring"]);
+        assert!(!raw(call).contains(" for <"), "nobody is told of the others");
+        assert_eq!(call.raw, calls[0].raw);
+    }
+    let verdicts = stand.verdicts();
+    assert_eq!(verdicts.len(), 1);
+    assert_eq!((&verdicts[0]["sent"], &verdicts[0]["recipient_count"]), (&49.into(), &49.into()));
+    assert!(verdicts[0]["notes"][0].as_str().unwrap().contains("tenant=other"), "{verdicts:?}");
+    let id = verdicts[0]["message"].as_str().unwrap();
+    assert_eq!(journal().lines("recipient_relayed", "message", id).len(), 49);
+    assert_eq!(journal().lines("recipient_suppressed", "tenant", &stand.name).len(), 1);
+}
+
+/// recipients → reply, calls SES got, recipients sent, `recipient_refused` lines
+const PARTIAL: [(&[&str], &str, usize, u64, usize); 12] = [
+    (&["a", "b"], "250 2.0.0 Ok ", 2, 2, 0),
+    (&["a", "refused-1", "b"], "250 2.0.0 Ok ", 3, 2, 1),
+    (&["refused-1", "a"], "250 2.0.0 Ok ", 2, 1, 1),
+    (&["refused-1"], "554 5.6.0 ", 1, 0, 0),
+    (&["refused-1", "refused-2"], "554 5.6.0 ", 2, 0, 0),
+    (&["refused-1", "unverified-1"], "550 5.7.1 ", 2, 0, 0),
+    // After what may pass later nobody else is served, for the client sends it all again.
+    (&["throttled-1", "a", "b"], "451 4.3.2 ", 1, 0, 0),
+    (&["denied-1", "a"], "451 4.3.5 ", 1, 0, 0),
+    (&["paused-1", "a"], "451 4.", 1, 0, 0),
+    (&["unknown-1", "a"], "451 4.4.2 ", 1, 0, 0),
+    (&["panic-1", "a"], "451 4.4.2 ", 1, 0, 0),
+    (&["a", "throttled-1"], "451 4.3.2 ", 2, 1, 0),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replies_to_partial_results() {
+    let stand = Stand::with(Limits { calls_per_message: 2, ..limits() }).await;
+    let mut client = stand.client("app").await;
+    for (recipients, expected, calls, sent, refused) in PARTIAL {
+        let before = (stand.ses.calls().len(), stand.verdicts().len());
+        let to: Vec<String> = recipients.iter().map(|local| format!("{local}@example.com")).collect();
+        let to: Vec<&str> = to.iter().map(String::as_str).collect();
+        let reply = client.send(&stand.sender(), &to, &stand.message("")).await;
+        assert!(reply.starts_with(expected), "{recipients:?}: {reply}");
+        assert_eq!(stand.ses.calls().len() - before.0, calls, "{recipients:?}");
+        let verdicts = stand.verdicts();
+        assert_eq!(verdicts.len() - before.1, 1, "{recipients:?}: one verdict line");
+        let verdict = verdicts.last().unwrap();
+        assert_eq!(verdict["code"], code(&reply));
+        if recipients.len() > 1 {
+            assert_eq!(verdict["sent"].as_u64().unwrap_or(0), sent, "{recipients:?}");
+        }
+        let doubled = code(&reply) >= 400 && sent > 0;
+        assert_eq!(verdict["warning"].is_string(), doubled, "{recipients:?}: {verdict}");
+        let id = verdict["message"].as_str().unwrap();
+        assert_eq!(journal().lines("recipient_refused", "message", id).len(), refused, "{recipients:?}");
+    }
+    let alarms = journal().lines("upstream_alarm", "tenant", &stand.name);
+    let alarmed: Vec<_> = alarms.iter().map(|alarm| alarm["reason"].as_str().unwrap()).collect();
+    assert_eq!(
+        alarmed,
+        ["Email address is not verified: x@y", "User is not authorized", "Sending paused for this account."]
+    );
+    // The same again within the minute is no news.
+    client.send(&stand.sender(), &["denied-2@example.com"], &stand.message("")).await;
+    assert_eq!(journal().lines("upstream_alarm", "tenant", &stand.name).len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn above_one_mebibyte_recipients_share_calls() {
+    let stand = Stand::start().await;
+    let mut client = stand.client("app").await;
+    let line = format!("{}\r\n", "x".repeat(70));
+    let message = stand.message("") + &line.repeat(16 * 1024);
+    let reply = client.send(&stand.sender(), &["a@example.com", "b@example.com"], &message).await;
+    assert_eq!(reply, "250 2.0.0 Ok ses-0\r\n", "one call, so SES's own id");
+    let calls = stand.ses.calls();
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].recipients.len(), 2);
+    assert!(calls[0].raw.ends_with(message.split_once("\r\n\r\n").unwrap().1.as_bytes()));
+}
+
+/// What a complaint binds is known only once the message has named its stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_that_only_the_chosen_stream_refuses_is_left_out_after_data() {
+    let stand = Stand::start().await;
+    suppress(&stand, "angry@example.com", SuppressionReason::Complaint).await;
+    let mut client = stand.client("app").await;
+    let marketing = stand.message("X-Bulkhead-Stream: marketing\r\n");
+    let table = [
+        (vec!["angry@example.com", "glad@example.com"], marketing.as_str(), "250 2.0.0 Ok ", vec!["glad@example.com"]),
+        (vec!["angry@example.com"], marketing.as_str(), "550 5.7.1 ", vec![]),
+        (vec!["angry@example.com"], &stand.message(""), "250 2.0.0 Ok ", vec!["angry@example.com"]),
+    ];
+    for (to, message, expected, served) in table {
+        let before = stand.ses.calls().len();
+        let reply = client.send(&stand.sender(), &to, message).await;
+        assert!(reply.starts_with(expected), "{to:?}: {reply}");
+        let calls = stand.ses.calls();
+        let got: Vec<String> =
+            calls[before..].iter().flat_map(|call| &call.recipients).map(ToString::to_string).collect();
+        assert_eq!(got, served);
+    }
+    let lines = journal().lines("recipient_suppressed", "tenant", &stand.name);
+    assert_eq!(lines.len(), 2);
+    assert!(lines.iter().all(|line| line["stream"] == "marketing"));
+    assert_eq!(stand.verdicts().len(), 3);
+
+    // The store does not answer any more: that is no suppression, and nobody is served.
+    let replies = client.envelope(&stand.sender(), &["glad@example.com"]).await;
+    assert_eq!(code(&replies[0]), 250);
+    stand.store.fail_with("the disk is gone");
+    client.data(&marketing).await;
+    let reply = client.reply().await;
+    assert!(reply.starts_with("451 4.3.0 "), "{reply}");
+    assert_eq!(stand.verdicts().last().unwrap()["blame"], "us");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_after_data_leaves_the_conversation_in_step() {
+    let stand = Stand::start().await;
+    let mut client = stand.client("app").await;
+    let hops = "Received: by x.example; Fri, 01 May 2026 09:15:02 +0000\r\n";
+    let table = [
+        (stand.message(&hops.repeat(51)), "554 5.4.6 "),
+        (stand.message("no field\r\n"), "554 5.6.0 "),
+        (stand.message("Subject: again\r\n"), "554 5.6.0 "),
+        ("To: x@example.com\r\n\r\nbody\r\n".to_owned(), "554 5.6.0 "),
+        ("From: boss@other.example\r\n\r\nbody\r\n".to_owned(), "550 5.7.1 "),
+        (stand.message("X-Bulkhead-Stream: nobodys\r\n"), "550 5.7.1 "),
+        (stand.message("X-SES-CONFIGURATION-SET: other-set\r\n"), "550 5.7.1 "),
+    ];
+    for (n, (message, expected)) in table.iter().enumerate() {
+        let reply = client.send(&stand.sender(), &["a@example.com"], message).await;
+        assert!(reply.starts_with(expected), "{reply}\n{message}");
+        assert_eq!(stand.verdicts().len(), n + 1, "{message}");
+    }
+    assert_eq!(stand.ses.calls().len(), 0);
+    let reply = client.send(&stand.sender(), &["a@example.com"], &stand.message(&hops.repeat(50))).await;
+    assert_eq!(code(&reply), 250, "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sender_and_recipient_are_judged_at_their_commands() {
+    let stand = Stand::start().await;
+    let mut client = stand.client("app").await;
+    let reply = client.say("MAIL FROM:<boss@other.example>").await;
+    assert!(reply.starts_with("550 5.7.1 "), "{reply}");
+    assert_eq!(journal().lines("sender_refused", "tenant", &stand.name).len(), 1);
+    stand.store.fail_with("the disk is gone");
+    let replies = client.envelope(&stand.sender(), &["a@example.com"]).await;
+    assert!(replies[0].starts_with("451 4.3.0 "), "{replies:?}");
+    assert_eq!(journal().lines("recipient_deferred", "tenant", &stand.name)[0]["blame"], "us");
+    stand.store.heal();
+    assert_eq!(code(&client.say("RCPT TO:<a@example.com>").await), 250);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Clients that go, mailers that hang
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_changes_nothing_about_its_message() {
+    let stand = Stand::start().await;
+    let mut client = stand.client("app").await;
+    client.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+    client.data(&stand.message("")).await;
+    stand.ses.hanging().await;
+    drop(client);
+    assert_eq!(stand.verdicts().len(), 0);
+    stand.ses.release();
+    let line = journal().wait("message_relayed", "tenant", &stand.name).await;
+    assert_eq!(line["ses_id"], "ses-0");
+    assert_eq!(stand.verdicts().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailer_that_hangs_holds_up_nobody_else() {
+    let stand = Stand::start().await;
+    let mut stuck = stand.client("app").await;
+    stuck.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+    stuck.data(&stand.message("")).await;
+    stand.ses.hanging().await;
+    let mut good = stand.client("app").await;
+    assert_eq!(code(&good.send(&stand.sender(), &["a@example.com"], &stand.message("")).await), 250);
+    stand.ses.release();
+    assert_eq!(code(&stuck.reply().await), 250);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_one_connection_ends_that_connection_alone() {
+    let stand = Stand::with(Limits { connections: 2, connections_per_tenant: 2, ..limits() }).await;
+    let mut bystander = stand.client("app").await;
+    let mut client = stand.client("app").await;
+    client.envelope(&stand.sender(), &[]).await;
+    stand.store.panic_once();
+    client.write(b"RCPT TO:<a@example.com>\r\n").await;
+    assert!(client.closed().await);
+    let line = journal().wait("session_closed", "peer", &client.local.to_string()).await;
+    assert_eq!(line["reason"], "panicked");
+    assert_eq!(code(&bystander.send(&stand.sender(), &["a@example.com"], &stand.message("")).await), 250);
+    // Its places came back.
+    let mut next = greeted(&stand, 220).await;
+    assert_eq!(code(&next.say("QUIT").await), 221);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Logins
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refused_login_hears_the_same_words() {
+    let mut stand = Stand::start().await;
+    let mut elsewhere = support::credential(&stand.name, "elsewhere", None, vec![hash(SECRET)]);
+    elsewhere.from_ip = vec!["192.0.2.0/24".parse().unwrap()];
+    let mut expired = support::credential(&stand.name, "expired", None, vec![hash(SECRET)]);
+    expired.expires = Some(long_ago());
+    stand.credentials.extend([elsewhere, expired]);
+    stand.publish();
+    let cases = [
+        (stand.username("app"), "wrong", "wrong secret"),
+        (stand.username("chosen"), SECRET, "wrong secret"),
+        (stand.username("nobody"), SECRET, "unknown username"),
+        (stand.username("elsewhere"), SECRET, "the client's address is not in the credential's from_ip"),
+        (stand.username("expired"), SECRET, "the credential has expired"),
+    ];
+    let mut replies = Vec::new();
+    for (username, secret, reason) in cases {
+        let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+        replies.push(client.login(&username, secret).await);
+        let line = journal().wait("login_refused", "credential", &username).await;
+        assert_eq!(line["reason"], reason);
+    }
+    assert!(replies[0].starts_with("535 5.7.8 "), "{replies:?}");
+    assert!(replies.iter().all(|reply| *reply == replies[0]), "{replies:?}");
+    let all = journal().all("tenant", &stand.name);
+    assert!(!format!("{all:?}").contains(SECRET));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chosen_password_logs_in_and_its_cache_knows_of_a_rotation() {
+    let mut stand = Stand::start().await;
+    for _ in 0..2 {
+        let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+        assert_eq!(code(&client.login(&stand.username("chosen"), PASSWORD).await), 235);
+    }
+    stand.credentials[2].secrets[0].hash = chosen("another one");
+    stand.publish();
+    let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+    assert_eq!(code(&client.login(&stand.username("chosen"), PASSWORD).await), 535);
+    let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+    assert_eq!(code(&client.login(&stand.username("chosen"), "another one").await), 235);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_beyond_the_bound_are_put_off_and_not_counted() {
+    let stand = Stand::with(Limits { auth_verifications: 0, auth_wait: Duration::ZERO, ..limits() }).await;
+    let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+    for _ in 0..4 {
+        let reply = client.login(&stand.username("chosen"), PASSWORD).await;
+        assert!(reply.starts_with("454 4.7.0 "), "{reply}");
+    }
+    assert_eq!(code(&client.login(&stand.username("app"), SECRET).await), 235, "a quick hash needs no place");
+}
+
+/// A change of the directory in the middle of a session, and what the next command hears.
+#[tokio::test(flavor = "multi_thread")]
+async fn revoke_rotate_and_pause_are_heard_at_the_next_command() {
+    type Change = fn(&mut Stand);
+    let revoke: Change = |stand| stand.credentials.clear();
+    let rotate: Change = |stand| stand.credentials[0].secrets[0].hash = hash("the new one");
+    let pause: Change = |stand| {
+        stand.tenant.pause =
+            Some(Pause { at: long_ago(), actor: "cli:root".into(), reason: "too many bounces".into() });
+    };
+    let nothing: Change = |_| {};
+    // (change, reply to MAIL, whether the connection ends)
+    let table: [(&str, Change, &str, bool); 4] = [
+        ("revoke", revoke, "421 4.7.0 ", true),
+        ("rotate", rotate, "421 4.7.0 ", true),
+        ("pause", pause, "451 4.7.1 ", false),
+        ("nothing", nothing, "250 ", false),
+    ];
+    for (name, change, expected, ends) in table {
+        let mut stand = Stand::start().await;
+        let mut at_mail = stand.client("app").await;
+        let mut at_rcpt = stand.client("app").await;
+        let mut at_data = stand.client("app").await;
+        assert_eq!(code(&at_rcpt.envelope(&stand.sender(), &[]).await.len().to_string()), 0);
+        at_data.envelope(&stand.sender(), &["a@example.com"]).await;
+        assert_eq!(code(&at_data.say("DATA").await), 354);
+        change(&mut stand);
+        stand.publish();
+
+        let reply = at_mail.say(&format!("MAIL FROM:<{}>", stand.sender())).await;
+        assert!(reply.starts_with(expected), "{name}: {reply}");
+        assert_eq!(ends, code(&at_mail.say("NOOP").await) != 250, "{name}");
+        let reply = at_rcpt.say("RCPT TO:<a@example.com>").await;
+        assert_eq!(ends, code(&reply) == 421, "{name}: {reply}");
+        at_data.write(format!("{}.\r\n", stand.message("")).as_bytes()).await;
+        let reply = at_data.reply().await;
+        assert!(reply.starts_with(expected), "{name}: {reply}");
+        assert_eq!(stand.ses.calls().len(), usize::from(name == "nothing"), "{name}");
+        assert_eq!(stand.verdicts().len(), 1, "{name}");
+        if name == "pause" {
+            assert!(reply.contains("too many bounces"), "{reply}");
+            let mut client = stand.client("app").await;
+            assert_eq!(code(&client.say("NOOP").await), 250, "a paused tenant logs in to hear why");
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Admission
+
+/// Connects until the greeting is `code`: places come back when the server has seen the end.
+async fn greeted(stand: &Stand, expected: u16) -> Client {
+    soon("a greeting", async {
+        loop {
+            let mut client = Client::connect(stand.starttls).await;
+            if code(&client.reply().await) == expected {
+                return client;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_rung_has_its_421() {
+    let table: [(&str, Limits, &str); 4] = [
+        ("connections", Limits { connections: 2, ..limits() }, "421 4.3.2 "),
+        ("connections_per_ip", Limits { connections_per_ip: 2, ..limits() }, "421 4.7.0 "),
+        ("memory", Limits { memory_bytes: 0, ..limits() }, "421 4.3.1 "),
+        ("store", limits(), "421 4.3.0 "),
+    ];
+    for (limit, limits, expected) in table {
+        let stand = Stand::with(limits).await;
+        stand.store_available.store(limit != "store", Ordering::Relaxed);
+        let counted = limit.starts_with("connections");
+        let mut held = Vec::new();
+        if counted {
+            held.push(Client::plain(stand.starttls).await);
+            held.push(Client::implicit(stand.implicit, &stand.ca).await.unwrap());
+        }
+        let mut refused = Client::connect(stand.starttls).await;
+        let reply = refused.reply().await;
+        assert!(reply.starts_with(expected), "{limit}: {reply}");
+        assert!(refused.closed().await, "{limit}");
+        let line = journal().wait("session_refused", "peer", &refused.local.to_string()).await;
+        assert_eq!((&line["reason"], &line["code"]), (&limit.into(), &421.into()));
+        // On implicit TLS there are no words, and no handshake for them.
+        assert!(Client::implicit(stand.implicit, &stand.ca).await.is_err(), "{limit}");
+        if counted {
+            drop(held);
+            greeted(&stand, 220).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_has_its_own_number_of_connections() {
+    let stand = Stand::with(Limits { connections_per_tenant: 1, ..limits() }).await;
+    let first = stand.client("app").await;
+    let mut second = Client::starttls(stand.starttls, &stand.ca).await;
+    let reply = second.login(&stand.username("bound"), SECRET).await;
+    assert!(reply.starts_with("421 4.7.0 ") && reply.contains("connections_per_tenant"), "{reply}");
+    assert!(second.closed().await);
+    drop(first);
+    soon("a place", async {
+        loop {
+            let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+            if code(&client.login(&stand.username("bound"), SECRET).await) == 235 {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_health_check_leaves_no_lines() {
+    let mut stand = Stand::start().await;
+    let mut silent = Vec::new();
+    for address in [stand.starttls, stand.implicit, stand.proxied] {
+        silent.push(Client::connect(address).await.local);
+    }
+    // Listeners accept in order: who is served now comes after them, and the drain ends after all.
+    Client::plain(stand.starttls).await.say("QUIT").await;
+    Client::implicit(stand.implicit, &stand.ca).await.unwrap().say("QUIT").await;
+    let mut balanced = Client::connect(stand.proxied).await;
+    balanced.write(b"PROXY UNKNOWN\r\n").await;
+    assert_eq!(code(&balanced.reply().await), 220);
+    drop(balanced);
+    stand.stop().await;
+    for peer in silent {
+        assert_eq!(journal().all("peer", &peer.to_string()), Vec::<serde_json::Value>::new());
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The PROXY protocol
+
+fn version_2(command: u8, source: [u8; 4]) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\x00\r\nQUIT\n".to_vec();
+    header.extend([0x20 | command, 0x11, 0, 12]);
+    header.extend(source);
+    header.extend([10, 0, 0, 1, 0x30, 0x39, 0x02, 0x4b]);
+    header
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_behind_a_balancer_is_the_one_in_the_header() {
+    let mut stand = Stand::start().await;
+    stand.credentials[0].from_ip = vec!["192.0.2.0/24".parse().unwrap()];
+    stand.publish();
+    let table: [(&[u8], u16, Option<&str>); 4] = [
+        (b"PROXY TCP4 192.0.2.71 10.0.0.1 12345 587\r\n", 235, Some("192.0.2.71:12345")),
+        (b"PROXY TCP4 198.51.100.71 10.0.0.1 12345 587\r\n", 535, Some("198.51.100.71:12345")),
+        (&version_2(1, [192, 0, 2, 72]), 235, Some("192.0.2.72:12345")),
+        (&version_2(0, [192, 0, 2, 73]), 535, None),
+    ];
+    for (header, expected, peer) in table {
+        let mut client = Client::connect(stand.proxied).await;
+        client.write(header).await;
+        assert_eq!(code(&client.reply().await), 220);
+        let reply = client.login(&stand.username("app"), SECRET).await;
+        assert_eq!(code(&reply), expected, "{reply}");
+        let own = client.local.to_string();
+        match peer {
+            Some(peer) => {
+                journal().wait("session_opened", "peer", peer).await;
+            }
+            // LOCAL: the balancer itself, whose sessions are not logged.
+            None => assert_eq!(journal().lines("session_opened", "peer", &own), Vec::<serde_json::Value>::new()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_count_the_client_behind_the_balancer() {
+    let stand = Stand::with(Limits { connections_per_ip: 1, ..limits() }).await;
+    let mut held = Vec::new();
+    for (source, expected) in [("192.0.2.1", 220), ("192.0.2.2", 220), ("192.0.2.1", 421), ("192.0.2.3", 220)] {
+        let mut client = Client::connect(stand.proxied).await;
+        client.write(format!("PROXY TCP4 {source} 10.0.0.1 1 587\r\n").as_bytes()).await;
+        assert_eq!(code(&client.reply().await), expected, "{source}");
+        held.push(client);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_header_and_no_trust_are_refused() {
+    let stand = Stand::with(Limits { proxy_time: Duration::from_millis(100), ..limits() }).await;
+    let table = [
+        (stand.distrustful, "PROXY TCP4 192.0.2.1 10.0.0.1 1 587\r\n", "trusted_proxies"),
+        (stand.proxied, "EHLO client.example\r\n", "does not begin"),
+        (stand.proxied, "PROXY TCP4 nonsense\r\n", "malformed"),
+        (stand.proxied, "PROXY TCP4 192.0", "within limits.proxy_time"),
+    ];
+    for (address, octets, words) in table {
+        let mut client = Client::connect(address).await;
+        client.write(octets.as_bytes()).await;
+        assert!(client.closed().await, "{words}");
+        let line = journal().wait("proxy_refused", "peer", &client.local.to_string()).await;
+        assert!(line["reason"].as_str().unwrap().contains(words), "{line}");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// TLS
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_serves_the_next_connection_and_drops_none() {
+    let stand = Stand::start().await;
+    let mut open = Client::implicit(stand.implicit, &stand.ca).await.unwrap();
+    let mut before = Client::plain(stand.starttls).await;
+    let (new_ca, certificate, key) = self_signed(&["relay.example".into()]).unwrap();
+    stand.certificates.replace(&certificate, &key).unwrap();
+
+    assert_eq!(code(&open.login(&stand.username("app"), SECRET).await), 235);
+    assert_eq!(code(&open.send(&stand.sender(), &["a@example.com"], &stand.message("")).await), 250);
+    assert!(Client::implicit(stand.implicit, &stand.ca).await.is_err(), "the old CA is no longer of use");
+    assert!(Client::implicit(stand.implicit, &new_ca).await.is_ok());
+    assert_eq!(code(&before.say("NOOP").await), 250);
+    Client::starttls(stand.starttls, &new_ca).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_handshake_is_logged_and_ends_that_connection() {
+    let stand = Stand::with(Limits { handshake_time: Duration::from_millis(200), ..limits() }).await;
+    for octets in [b"EHLO client.example\r\n".as_slice(), b"\x16\x03\x01\x02\x00\x01"] {
+        let mut client = Client::connect(stand.implicit).await;
+        client.write(octets).await;
+        let line = journal().wait("tls_failed", "peer", &client.local.to_string()).await;
+        assert_eq!(line["blame"], "client");
+        let line = journal().wait("session_closed", "peer", &client.local.to_string()).await;
+        assert_eq!(line["reason"], "tls_failed");
+        // An alert may be there; then it ends.
+        client.reply().await;
+        assert!(client.closed().await);
+    }
+    assert!(Client::implicit(stand.implicit, &stand.ca).await.is_ok());
+}
+
+// ---------------------------------------------------------------------------------------------
+// Crowds, memory, the drain
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_slow_clients_does_not_keep_a_good_one_waiting() {
+    const EACH: usize = 100;
+    let stand = Stand::with(Limits { connections_per_ip: 1000, handshake_time: support::PATIENCE, ..limits() }).await;
+    let mut crowd = Vec::new();
+    for _ in 0..EACH {
+        // Idle after the greeting; the beginning of a TLS record; the beginning of a command.
+        crowd.push(Client::plain(stand.starttls).await);
+        let mut hello = Client::connect(stand.implicit).await;
+        hello.write(b"\x16\x03\x01\x02\x00\x01\x00").await;
+        crowd.push(hello);
+        let mut dribbler = Client::plain(stand.clear).await;
+        dribbler.write(b"EH").await;
+        crowd.push(dribbler);
+    }
+    let began = std::time::Instant::now();
+    for _ in 0..10 {
+        let mut good = stand.client("app").await;
+        assert_eq!(code(&good.send(&stand.sender(), &["a@example.com"], &stand.message("")).await), 250);
+        let mut other = Client::implicit(stand.implicit, &stand.ca).await.unwrap();
+        assert_eq!(code(&other.say("QUIT").await), 221);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    for idle in crowd.iter_mut().step_by(3) {
+        assert_eq!(code(&idle.say("NOOP").await), 250, "the crowd itself is still served");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_memory_has_no_room_for_is_452_and_the_next_one_passes() {
+    let limits = Limits { memory_bytes: 256 * 1024, memory_wait: Duration::from_millis(50), ..limits() };
+    let stand = Stand::with(limits).await;
+    let mut client = stand.client("app").await;
+    let line = format!("{}\r\n", "x".repeat(998));
+    let large = stand.message("") + &line.repeat(1000);
+    for _ in 0..3 {
+        let reply = client.send(&stand.sender(), &["a@example.com"], &large).await;
+        assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+        let reply = client.send(&stand.sender(), &["a@example.com"], &stand.message("")).await;
+        assert_eq!(code(&reply), 250, "{reply}");
+    }
+    assert_eq!(stand.ses.calls().len(), 3);
+    // What one message waits for comes when another is done.
+    let mut hanging = stand.client("app").await;
+    let half = stand.message("") + &line.repeat(150);
+    hanging.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+    hanging.data(&half).await;
+    stand.ses.hanging().await;
+    let reply = client.send(&stand.sender(), &["a@example.com"], &half).await;
+    assert!(reply.starts_with("452 4.3.1 "), "a message at SES is still held: {reply}");
+    stand.ses.release();
+    assert_eq!(code(&hanging.reply().await), 250);
+    let reply = client.send(&stand.sender(), &["a@example.com"], &half).await;
+    assert_eq!(code(&reply), 250, "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_says_421_to_the_idle_and_finishes_the_busy() {
+    let mut stand = Stand::start().await;
+    let mut idle = stand.client("app").await;
+    let mut unsecured = Client::connect(stand.implicit).await;
+    let mut busy = stand.client("app").await;
+    busy.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+    busy.data(&stand.message("")).await;
+    stand.ses.hanging().await;
+    stand.drain.cancel();
+    let reply = idle.reply().await;
+    assert!(reply.starts_with("421 4.3.2 "), "{reply}");
+    assert!(idle.closed().await);
+    assert!(unsecured.closed().await);
+    stand.ses.release();
+    assert_eq!(code(&busy.reply().await), 250);
+    assert_eq!(code(&busy.reply().await), 421);
+    assert_eq!(stand.stop().await, 0);
+    assert!(tokio::net::TcpStream::connect(stand.starttls).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outlasts_the_drain_is_abandoned_counted_and_has_its_verdict() {
+    let mut stand = Stand::with(Limits { drain_time: Duration::from_millis(100), ..limits() }).await;
+    let mut client = stand.client("app").await;
+    client.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+    client.data(&stand.message("")).await;
+    stand.ses.hanging().await;
+    assert_eq!(stand.stop().await, 1);
+    let verdicts = stand.verdicts();
+    assert_eq!(verdicts.len(), 1);
+    let reason = verdicts[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("abandoned") && reason.contains("may have taken"), "{reason}");
+    let reply = client.reply().await;
+    assert!(reply.starts_with("451 4.3.2 "), "{reply}");
+    assert_eq!(code(&client.reply().await), 421);
+    let line = journal().wait("session_closed", "peer", &client.local.to_string()).await;
+    assert_eq!(line["reason"], "ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_outlasts_the_drain_is_cut() {
+    let mut stand = Stand::with(Limits { drain_time: Duration::from_millis(100), ..limits() }).await;
+    let mut client = stand.client("app").await;
+    // In the middle of a transaction it is not told to go, and it sends nothing more.
+    client.envelope(&stand.sender(), &["a@example.com"]).await;
+    assert_eq!(code(&client.say("DATA").await), 354);
+    client.write(b"From: ").await;
+    assert_eq!(stand.stop().await, 1);
+    assert!(client.closed().await);
+    let line = journal().wait("session_closed", "peer", &client.local.to_string()).await;
+    assert_eq!(line["reason"], "abandoned");
+}
