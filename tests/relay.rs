@@ -440,6 +440,8 @@ async fn each_rung_has_its_421() {
         let line = journal().wait("session_refused", "peer", &refused.local.to_string()).await;
         assert_eq!((&line["reason"], &line["code"]), (&limit.into(), &421.into()));
         // On implicit TLS there are no words, and no handshake for them.
+        let mut unsecured = Client::connect(stand.implicit).await;
+        assert_eq!(unsecured.reply().await, "", "{limit}");
         assert!(Client::implicit(stand.implicit, &stand.ca).await.is_err(), "{limit}");
         if counted {
             drop(held);
@@ -466,6 +468,22 @@ async fn a_tenant_has_its_own_number_of_connections() {
         }
     })
     .await;
+}
+
+/// The last reply is neither lost to a reset nor left without TLS's close_notify.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_closed_in_order() {
+    let stand = Stand::start().await;
+    let mut plain = Client::plain(stand.clear).await;
+    let clients =
+        [Client::starttls(stand.starttls, &stand.ca).await, Client::implicit(stand.implicit, &stand.ca).await.unwrap()];
+    // More than one read takes, behind the QUIT that ends it.
+    plain.write(format!("QUIT\r\n{}", "NOOP\r\n".repeat(8000)).as_bytes()).await;
+    for mut client in clients.into_iter().chain([plain]) {
+        client.write(b"QUIT\r\n").await;
+        assert_eq!(code(&client.reply().await), 221);
+        client.end().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -650,6 +668,39 @@ async fn a_message_that_memory_has_no_room_for_is_452_and_the_next_one_passes() 
     assert_eq!(code(&hanging.reply().await), 250);
     let reply = client.send(&stand.sender(), &["a@example.com"], &half).await;
     assert_eq!(code(&reply), 250, "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_counts_small_messages_and_is_free_again_after_a_refused_one() {
+    let limits = Limits { memory_bytes: 256 * 1024, memory_wait: Duration::from_millis(50), ..limits() };
+    let stand = Stand::with(limits).await;
+    let large = stand.message("") + &format!("{}\r\n", "x".repeat(998)).repeat(200);
+    let (mut first, mut second) = (stand.client("app").await, stand.client("app").await);
+    let too_large = large.clone() + &large.replace(':', "");
+    let reply = first.send(&stand.sender(), &["a@example.com"], &too_large).await;
+    assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+    let reply = second.send(&stand.sender(), &["a@example.com"], &large).await;
+    assert_eq!(code(&reply), 250, "the first holds nothing any more: {reply}");
+
+    // Each takes a step of 64 KiB while SES has it.
+    let mut hanging = Vec::new();
+    for _ in 0..4 {
+        hanging.push(stand.client("app").await);
+    }
+    for client in &mut hanging {
+        client.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+        client.data(&stand.message("")).await;
+        stand.ses.hanging().await;
+    }
+    let reply = second.send(&stand.sender(), &["a@example.com"], &stand.message("")).await;
+    assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+    assert_eq!(stand.verdicts().last().unwrap()["code"], 452);
+    for _ in &hanging {
+        stand.ses.release();
+    }
+    for client in &mut hanging {
+        assert_eq!(code(&client.reply().await), 250);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -428,7 +428,17 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::clock::MachineClock;
+
+    struct Noon;
+
+    impl Clock for Noon {
+        fn now(&self) -> Timestamp {
+            Timestamp::parse_rfc3339("2026-11-22T12:00:00Z").unwrap()
+        }
+        fn instant(&self) -> std::time::Instant {
+            std::time::Instant::now()
+        }
+    }
 
     fn pair() -> (CaPem, CertPem, KeyPem) {
         self_signed(&["relay.example".into()]).unwrap()
@@ -443,7 +453,7 @@ mod tests {
     }
 
     fn load(certificate: &Path, key: &Path) -> Result<Certificates, TlsError> {
-        Certificates::load(certificate, key, Arc::new(MachineClock))
+        Certificates::load(certificate, key, Arc::new(Noon))
     }
 
     #[test]
@@ -491,6 +501,27 @@ mod tests {
         assert!(certificates.changed());
         certificates.reload().unwrap();
         assert!(!Arc::ptr_eq(&before, &certificates.config.load_full()));
+    }
+
+    #[tokio::test]
+    async fn the_watch_loads_what_has_changed_and_ends_with_the_drain() {
+        let (_, certificate, key) = pair();
+        let (_, new_certificate, new_key) = pair();
+        let (_dir, c, k) = written(&certificate.0, &key.0);
+        let certificates = Arc::new(load(&c, &k).unwrap());
+        let before = certificates.config.load_full();
+        let drain = CancellationToken::new();
+        let watch = tokio::spawn(Arc::clone(&certificates).watch(Duration::from_millis(1), drain.clone()));
+        std::fs::write(&k, new_key.0.as_bytes()).unwrap();
+        std::fs::write(&c, new_certificate.0.as_bytes()).unwrap();
+        let loaded = async {
+            while Arc::ptr_eq(&before, &certificates.config.load_full()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), loaded).await.unwrap();
+        drain.cancel();
+        watch.await.unwrap();
     }
 
     #[test]

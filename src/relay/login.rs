@@ -153,16 +153,7 @@ impl Verifier {
         let verified = tokio::task::spawn_blocking(move || {
             // The slot is the thread's: a client that hangs up frees it no sooner than its work ends.
             let _slot = slot;
-            let runs = padding.runs.saturating_sub(slow.len());
-            let found = slow.into_iter().find(|hash| hash.verify(&offered));
-            if found.is_none()
-                && let Some(hash) = &padding.hash
-            {
-                for _ in 0..runs {
-                    let _ = std::hint::black_box(hash.verify(&offered));
-                }
-            }
-            found
+            find(slow, &padding, |hash| std::hint::black_box(hash.verify(&offered)))
         })
         .await;
         // A verification that panicked has told nothing.
@@ -219,6 +210,19 @@ impl Verifier {
     }
 }
 
+/// The first hash that `verify` says yes to. Where it says no to all, it is asked as often as for any
+/// other username: the answers to the padding are nobody's.
+fn find(slow: Vec<SecretHash>, padding: &Padding, mut verify: impl FnMut(&SecretHash) -> bool) -> Option<SecretHash> {
+    let missing = padding.runs.saturating_sub(slow.len());
+    let found = slow.into_iter().find(&mut verify);
+    if found.is_none() {
+        for hash in padding.hash.iter().cycle().take(missing) {
+            verify(hash);
+        }
+    }
+    found
+}
+
 /// The hashes that the secret may be of, and what to call it when it is of none of them.
 fn candidates(
     directory: &Directory,
@@ -258,9 +262,16 @@ pub(super) fn still_stands(directory: &Directory, login: &Login, peer: IpAddr, n
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::clock::MachineRandom;
     use crate::mail::TenantId;
     use crate::store::credential::{Origin, StoredSecret};
+
+    struct Fixed;
+
+    impl Random for Fixed {
+        fn fill(&self, into: &mut [u8]) {
+            into.fill(7);
+        }
+    }
 
     const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -310,7 +321,7 @@ mod tests {
     }
 
     fn verifier(limits: &Limits) -> Verifier {
-        Verifier::new(limits, &MachineRandom)
+        Verifier::new(limits, &Fixed)
     }
 
     async fn outcome(v: &Verifier, d: &Arc<Directory>, username: &str, password: &str) -> Result<Login, NoLogin> {
@@ -386,6 +397,22 @@ mod tests {
             outcome(&v, &d, name, "hunter2").await.unwrap();
         }
         assert_eq!(v.cache.lock().unwrap().verified.len(), 2);
+    }
+
+    #[test]
+    fn a_refusal_takes_as_many_runs_for_every_username_and_padding_lets_nobody_in() {
+        let (a, b) = (slow("a"), slow("b"));
+        let padding = Padding { runs: 2, hash: Some(a.clone()) };
+        for live in [vec![], vec![a.clone()], vec![a.clone(), b.clone()]] {
+            let mut runs = 0;
+            let found = find(live.clone(), &padding, |_| {
+                runs += 1;
+                false
+            });
+            assert_eq!((found, runs), (None, 2), "{} live", live.len());
+        }
+        assert_eq!(find(vec![], &padding, |hash| *hash == a), None, "the padding hash is not the user's");
+        assert_eq!(find(vec![b.clone(), a.clone()], &padding, |hash| *hash == a), Some(a));
     }
 
     /// What a refusal costs is the same whoever is named: told by whether it needs a slot.

@@ -94,10 +94,8 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Origin
 }
 
 fn parse(header: &[u8]) -> Result<Origin, ProxyError> {
-    let (parsed, length) = ProxyHeader::parse(header, ParseConfig::default()).map_err(|_| ProxyError::Malformed)?;
-    if length != header.len() {
-        return Err(ProxyError::Malformed);
-    }
+    // The header was cut to its length when it was read.
+    let (parsed, _) = ProxyHeader::parse(header, ParseConfig::default()).map_err(|_| ProxyError::Malformed)?;
     match parsed.proxied_address() {
         None => Ok(Origin::Balancer),
         Some(address) if address.protocol == proxy_header::Protocol::Datagram => Err(ProxyError::Datagram),

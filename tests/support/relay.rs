@@ -559,6 +559,15 @@ impl Client {
         self.read.is_empty() && matches!(self.fill().await, Ok(0) | Err(_))
     }
 
+    /// How it ended: `Ok` for an orderly end, after TLS's close_notify where there is TLS.
+    pub async fn end(&mut self) -> std::io::Result<()> {
+        assert_eq!(String::from_utf8_lossy(&self.read), "");
+        match self.fill().await? {
+            0 => Ok(()),
+            _ => panic!("more was said: {:?}", String::from_utf8_lossy(&self.read)),
+        }
+    }
+
     pub async fn login(&mut self, username: &str, password: &str) -> String {
         self.say("EHLO client.example").await;
         let plain = base64::engine::general_purpose::STANDARD.encode(format!("\0{username}\0{password}"));
