@@ -11,19 +11,38 @@
 //! | `ses_ids` | the same where several calls were made, the first 50 |
 //! | `tenant` `stream` `credential` | whose mail |
 //! | `peer` | the client's address |
+//! | `listener` `address` `tls` | our own address, where a line is about a listener; how it speaks TLS |
 //! | `from` | the reverse-path, shown as `log.recipients` says |
 //! | `recipients` | the forward-paths, the first 50, shown as `log.recipients` says |
 //! | `recipient_count` | how many there were |
+//! | `sent` | for how many of them SES took the message, where that is not all |
+//! | `suppressed` | addresses that an event brought onto the tenant's list, shown likewise |
 //! | `bytes` | octets of the message as the client sent it |
 //! | `code` `enhanced` | the reply |
 //! | `reason` | why, in words |
+//! | `diagnostic` | the receiving server's words, out of an event |
 //! | `blame` | `client`, `upstream` or `us`: whose fault; sets the level (info, warn, error) |
-//! | `ses_ms` `total_ms` | milliseconds at SES, and from the end of the data to the reply |
+//! | `cure` | what the operator should do |
+//! | `warning` | what follows from the line |
+//! | `notes` | wishes of the client that were not followed |
+//! | `ses_ms` `total_ms` | milliseconds at SES, and from the end of the data to the reply; `total_ms` of `session_closed` is the session's |
+//! | `lag_ms` | milliseconds from what an event tells to its being applied |
+//! | `retry_ms` | milliseconds until the next try |
+//! | `sessions` `abandoned_sessions` `messages` | how many are open, did not end in the drain's time, came in the session |
+//! | `actor` `command` | who changed something, by which command |
+//! | `file` `changes` `items` | a file that was read, what it changed, how many events are meant |
+//! | `version` `data_dir` | Bulkhead's version and data folder |
+//! | `notice` `kind` `topic` `call` | SQS's id of a notice, its kind, the SNS topic, the SQS call that failed |
+//! | `ses_tenant` `status` | an SES tenant and its sending status |
+//! | `target` `text` | in `library` lines (`adapters/log`): which part of a library spoke, and what it said |
+//!
+//! `manual/log.schema.json` says which event has which fields; `tests/journal.rs` holds the two together.
 //!
 //! Promises: exactly one of `message_relayed`, `message_queued`, `message_refused` for each message
 //! whose data came in whole; every text is cut to [`TEXT`] characters; no secret, AUTH line or body
 //! has a way in, since no function takes one. Metric labels are from closed sets.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -62,7 +81,12 @@ pub fn show_addresses(how: Addresses) {
 
 /// An address as the log shows it.
 pub fn shown(mailbox: &Mailbox) -> String {
-    match ADDRESSES.get().copied().unwrap_or_default() {
+    shown_as(mailbox, ADDRESSES.get().copied().unwrap_or_default())
+}
+
+/// An address shown in one of the ways.
+pub fn shown_as(mailbox: &Mailbox, how: Addresses) -> String {
+    match how {
         Addresses::Domain => mailbox.domain().to_string(),
         Addresses::Full => mailbox.to_string(),
         Addresses::Hash => {
@@ -129,12 +153,7 @@ impl Line {
         Self(line)
     }
     fn text(mut self, key: &'static str, value: impl AsRef<str>) -> Self {
-        let value = value.as_ref();
-        let cut = value.char_indices().nth(TEXT).map_or(value.len(), |(at, _)| at);
-        let (value, more) = value.split_at(cut);
-        let quoted =
-            if more.is_empty() { serde_json::to_string(value) } else { serde_json::to_string(&format!("{value}…")) };
-        let _ = write!(self.0, ",\"{key}\":{}", quoted.unwrap_or_default());
+        let _ = write!(self.0, ",\"{key}\":{}", serde_json::to_string(&cut(value.as_ref())).unwrap_or_default());
         self
     }
     fn shown(self, key: &'static str, value: impl std::fmt::Display) -> Self {
@@ -149,7 +168,7 @@ impl Line {
         self
     }
     fn list(mut self, key: &'static str, values: impl Iterator<Item = String>) -> Self {
-        let values: Vec<String> = values.take(LIST).collect();
+        let values: Vec<String> = values.take(LIST).map(|value| cut(&value).into_owned()).collect();
         let _ = write!(self.0, ",\"{key}\":{}", serde_json::to_string(&values).unwrap_or_default());
         self
     }
@@ -177,6 +196,14 @@ impl Line {
     }
     fn blamed(self, blame: Blame) {
         self.text("blame", blame.word()).write(blame.level());
+    }
+}
+
+/// The text, or its first [`TEXT`] characters and an ellipsis.
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(TEXT).and_then(|(at, _)| text.get(..at)) {
+        Some(first) => Cow::Owned(format!("{first}…")),
+        None => Cow::Borrowed(text),
     }
 }
 

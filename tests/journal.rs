@@ -1,0 +1,415 @@
+//! Every line of the journal, as it leaves the process, is what the manual's schema says it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bulkhead::adapters::clock::{MachineClock, MachineRandom};
+use bulkhead::adapters::log::{Format, Lines, Output};
+use bulkhead::event::kind::{BounceType, Event, Fate, Form, Mail, Recipient};
+use bulkhead::journal::{self, Addresses, Blame, Owner, Verdict};
+use bulkhead::mail::{Login, Mailbox, MessageId, ReversePath, SessionId, StreamId, TenantId, Username};
+use bulkhead::smtp::reply::Refusal;
+use bulkhead::time::{Clock as _, Timestamp};
+use serde_json::Value;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+const SCHEMA: &str = include_str!("../src/manual/log.schema.json");
+const HEADER: &str = include_str!("../src/journal.rs");
+
+/// What a peer may try in any text it has a say in.
+const HOSTILE: &str =
+    "x\r\n{\"event\":\"message_relayed\"}\n\u{1b}[2J\u{9b}31m\u{7f}\0\u{2028}\u{202e}\",\"tenant\":\"b\"\\";
+
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Page {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The lines that `tell` makes, as they would stand in the log.
+fn lines(format: Format, tell: impl FnOnce()) -> Vec<String> {
+    let page = Page::default();
+    let layer = Lines::new(format, Output::to(page.clone()), Arc::new(MachineClock));
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), tell);
+    let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'));
+    text.lines().map(ToOwned::to_owned).collect()
+}
+
+/// What the journal is told about, with `text` wherever text is taken.
+struct Scene {
+    text: String,
+    session: SessionId,
+    message: MessageId,
+    peer: SocketAddr,
+    login: Login,
+    stream: StreamId,
+    from: ReversePath,
+    recipients: Vec<Mailbox>,
+    soft: bulkhead::smtp::Reply,
+    hard: bulkhead::smtp::Reply,
+}
+
+impl Scene {
+    fn new(text: &str) -> Self {
+        let now = MachineClock.now();
+        Self {
+            text: text.into(),
+            session: SessionId::new(now, &MachineRandom),
+            message: MessageId::new(now, &MachineRandom),
+            peer: "[2001:db8::1]:50000".parse().unwrap(),
+            login: Login {
+                tenant: TenantId::parse("acme").unwrap(),
+                credential: Username::parse("acme.app@x").unwrap(),
+                stream: None,
+                secret_fingerprint: 7,
+            },
+            stream: StreamId::parse("marketing").unwrap(),
+            from: ReversePath::Mailbox(mailbox("bounces@acme.example")),
+            recipients: (0..60).map(|n| mailbox(&format!("Reader{n}@customer.example"))).collect(),
+            soft: Refusal::temporary(451, (3, 0), text).reply().clone(),
+            hard: Refusal::permanent(550, (1, 1), text).reply().clone(),
+        }
+    }
+
+    /// Calls every function of the journal that writes a line, in each of its shapes.
+    fn tell(&self) {
+        self.tell_of_the_process();
+        self.tell_of_sessions();
+        self.tell_of_messages();
+        self.tell_of_events();
+    }
+
+    fn tell_of_the_process(&self) {
+        let text = &self.text;
+        journal::relay_started(text, text);
+        journal::listener_opened(self.peer, "starttls");
+        journal::drain_started(3);
+        journal::relay_stopped(0);
+        journal::certificate_loaded(text);
+        journal::certificate_refused(text, text);
+        journal::tenants_applied(text, 2);
+        journal::tenants_refused(text, text);
+        journal::store_failed(text);
+        journal::store_committed(Duration::from_millis(3), 2);
+        journal::changed(text, text, Some(&self.login.tenant), text);
+        journal::changed(text, text, None, "");
+        tracing::warn!(target: "library", text, "spoke");
+    }
+
+    fn tell_of_sessions(&self) {
+        let text = &self.text;
+        journal::session_opened(self.session, self.peer, self.peer);
+        journal::session_closed(self.session, self.peer, None, "quit", 0, Duration::from_micros(1500));
+        journal::session_closed(self.session, self.peer, Some(&self.login), "lost", 2, Duration::ZERO);
+        journal::session_refused(self.peer, "connections", &self.soft);
+        journal::tls_failed(self.session, self.peer, text);
+        journal::proxy_refused(self.peer, text);
+        journal::login_accepted(self.session, self.peer, &self.login);
+        journal::login_refused(self.session, self.peer, text, text);
+        journal::login_deferred(self.session, self.peer, text);
+        journal::replied(&self.soft);
+        for blame in [Blame::Client, Blame::Upstream, Blame::Us] {
+            journal::sender_refused(self.session, self.peer, &self.login, &self.from, &self.hard, blame);
+        }
+        journal::sender_refused(self.session, self.peer, &self.login, &ReversePath::Null, &self.hard, Blame::Client);
+        for stream in [None, Some(&self.stream)] {
+            journal::recipient_suppressed(self.session, &self.login, stream, &self.recipients[0], &self.hard);
+        }
+        journal::recipient_deferred(self.session, &self.login, &self.recipients[0], &self.soft, text);
+    }
+
+    fn tell_of_messages(&self) {
+        let text = &self.text;
+        let verdict = Verdict {
+            session: self.session,
+            message: self.message,
+            peer: self.peer,
+            login: &self.login,
+            stream: Some(&self.stream),
+            from: &self.from,
+            recipients: &self.recipients,
+            bytes: 12_345,
+            reply: &self.hard,
+            ses: Duration::from_micros(81_234),
+            total: Duration::from_micros(90_000),
+        };
+        journal::message_relayed(&verdict, &[text], 1, &[]);
+        journal::message_relayed(&verdict, &[text.as_str(); 60], 60, &vec![text.clone(); 60]);
+        journal::message_refused(&verdict, text, Blame::Client, &[], 0);
+        journal::message_refused(&Verdict { stream: None, ..verdict.clone() }, text, Blame::Upstream, &[text], 1);
+        journal::message_refused(&Verdict { reply: &self.soft, ..verdict }, text, Blame::Us, &[], 0);
+        journal::recipient_relayed(self.session, self.message, &self.login, &self.stream, &self.recipients, text);
+        journal::recipient_refused(self.session, self.message, &self.login, &self.stream, &self.recipients, text);
+        journal::upstream_alarm(None, None, text, text);
+        journal::upstream_alarm(Some(&self.login.tenant), Some(&self.stream), text, text);
+    }
+
+    fn tell_of_events(&self) {
+        let text = &self.text;
+        let owner = Owner { tenant: self.login.tenant.clone(), stream: Some(self.stream.clone()) };
+        for fate in self.fates() {
+            let event = self.event(fate);
+            journal::event_applied(&event, &owner, &[], Duration::from_secs(2));
+            journal::event_repeated(&event.fate);
+            journal::event_unowned(&event);
+        }
+        let event = self.event(Fate::Bounce {
+            bounce_type: BounceType::Permanent,
+            sub_type: text.clone(),
+            recipients: self.named(),
+            feedback_id: text.clone(),
+        });
+        let owner = Owner { stream: None, ..owner };
+        journal::event_applied(&event, &owner, &self.recipients, Duration::ZERO);
+        journal::notice_malformed(text, text);
+        journal::notice_unknown(text, text);
+        journal::subscription_unconfirmed(text);
+        journal::topic_validated();
+        journal::sending_status_noted(text, text, text);
+        journal::queue_failed("receive", text, Duration::from_millis(1500));
+        journal::events_deferred(10, text);
+    }
+
+    fn named(&self) -> Vec<Recipient> {
+        let words = Some(self.text.clone());
+        let known = self.recipients.iter().map(|mailbox| Some(mailbox.clone()));
+        known
+            .chain([None])
+            .map(|mailbox| Recipient {
+                mailbox,
+                given: self.text.clone(),
+                status: words.clone(),
+                diagnostic: words.clone(),
+            })
+            .collect()
+    }
+
+    fn event(&self, fate: Fate) -> Event {
+        Event {
+            fate,
+            at: Timestamp::from_millis(1),
+            mail: Mail {
+                message_id: self.text.clone(),
+                timestamp: Timestamp::from_millis(1),
+                source: Some(mailbox("Owner@acme.example")),
+                destination: Vec::new(),
+                tenant: None,
+                stream: None,
+                credential: Some(self.text.clone()),
+                configuration_set: None,
+                ses_tenant: None,
+            },
+            form: Form::Sns,
+        }
+    }
+
+    /// One of each kind.
+    fn fates(&self) -> Vec<Fate> {
+        let text = || self.text.clone();
+        vec![
+            Fate::Send,
+            Fate::Delivery { recipients: self.named() },
+            Fate::Bounce {
+                bounce_type: BounceType::Transient,
+                sub_type: text(),
+                recipients: Vec::new(),
+                feedback_id: text(),
+            },
+            Fate::Complaint {
+                sub_type: None,
+                feedback_type: Some(text()),
+                recipients: self.named(),
+                feedback_id: text(),
+            },
+            Fate::Complaint { sub_type: None, feedback_type: None, recipients: self.named(), feedback_id: text() },
+            Fate::Reject { reason: text() },
+            Fate::DeliveryDelay { delay_type: text(), recipients: self.named() },
+            Fate::Open,
+            Fate::Click,
+            Fate::RenderingFailure { message: text() },
+            Fate::Subscription,
+        ]
+    }
+}
+
+fn mailbox(text: &str) -> Mailbox {
+    Mailbox::parse(text.as_bytes()).unwrap()
+}
+
+fn schema() -> Value {
+    serde_json::from_str(SCHEMA).unwrap()
+}
+
+/// Names of the events the schema knows.
+fn known_events() -> BTreeSet<String> {
+    schema()["$defs"]["events"].as_object().unwrap().keys().cloned().collect()
+}
+
+/// Each line against the schema of its own event, which gives better words than the whole schema;
+/// and against the whole, which is what readers of the log have.
+fn validate(lines: &[String]) -> BTreeSet<String> {
+    let schema = schema();
+    let whole = jsonschema::validator_for(&schema).unwrap();
+    let single: BTreeMap<String, jsonschema::Validator> = known_events()
+        .into_iter()
+        .map(|event| {
+            let one = serde_json::json!({"$ref": format!("#/$defs/events/{event}"), "$defs": schema["$defs"]});
+            (event, jsonschema::validator_for(&one).unwrap())
+        })
+        .collect();
+    let mut seen = BTreeSet::new();
+    for line in lines {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let event = value["event"].as_str().unwrap().to_owned();
+        let validator = single.get(&event).unwrap_or_else(|| panic!("the schema does not know {event}"));
+        for error in validator.iter_errors(&value) {
+            panic!("{event} {}: {error}\n{line}", error.instance_path());
+        }
+        assert!(whole.is_valid(&value), "{line}");
+        seen.insert(event);
+    }
+    seen
+}
+
+#[test]
+fn every_line_is_as_the_schema_says_and_every_event_of_the_schema_is_told() {
+    let seen = validate(&lines(Format::Json, || Scene::new("a reason").tell()));
+    assert_eq!(seen, known_events());
+}
+
+#[test]
+fn the_schema_tells_a_good_line_from_a_bad_one() {
+    let schema = schema();
+    let whole = jsonschema::validator_for(&schema).unwrap();
+    let good = lines(Format::Json, || journal::changed("cli:root", "tenant pause", None, "why"));
+    let good: Value = serde_json::from_str(&good[0]).unwrap();
+    assert!(whole.is_valid(&good));
+    for (member, value) in [
+        ("event", Value::from("unheard_of")),
+        ("level", Value::from("error")),
+        ("ts", Value::from("yesterday")),
+        ("actor", Value::Null),
+        ("tenant", Value::from("Not A Tenant")),
+        ("reason", Value::from("x".repeat(600))),
+        ("surprise", Value::from(1)),
+    ] {
+        let mut bad = good.clone();
+        bad[member] = value;
+        assert!(!whole.is_valid(&bad), "{bad}");
+    }
+    let mut lacking = good;
+    lacking.as_object_mut().unwrap().remove("actor");
+    assert!(!whole.is_valid(&lacking), "{lacking}");
+}
+
+#[test]
+fn every_function_of_the_journal_that_writes_a_line_is_called_here() {
+    let this = include_str!("journal.rs");
+    let mut functions = 0;
+    for line in HEADER.lines().filter(|line| line.starts_with("pub fn ")) {
+        let name = line.trim_start_matches("pub fn ").split('(').next().unwrap();
+        // No line: how addresses show, and the count of one SendEmail call.
+        if ["show_addresses", "shown", "shown_as", "ses_called"].contains(&name) {
+            continue;
+        }
+        assert!(this.contains(&format!("journal::{name}(")), "journal::{name} is not exercised");
+        functions += 1;
+    }
+    assert!(functions > 30, "the functions were looked for in the wrong place: {functions}");
+}
+
+#[test]
+fn hostile_text_stays_inside_its_field() {
+    let plain = lines(Format::Json, || Scene::new("calm").tell());
+    let hostile = lines(Format::Json, || Scene::new(HOSTILE).tell());
+    assert_eq!(plain.len(), hostile.len(), "one event, one line");
+    validate(&hostile);
+    for (line, calm) in hostile.iter().zip(&plain) {
+        assert!(!line.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{202e}'), "{line:?}");
+        let keys = |text: &str| -> Vec<String> {
+            serde_json::from_str::<Value>(text).unwrap().as_object().unwrap().keys().cloned().collect()
+        };
+        assert_eq!(keys(line), keys(calm), "hostile text must not add a field");
+    }
+    let text = lines(Format::Text, || Scene::new(HOSTILE).tell());
+    assert_eq!(text.len(), plain.len());
+    for line in &text {
+        assert!(!line.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{202e}'), "{line:?}");
+    }
+}
+
+#[test]
+fn long_texts_and_lists_are_cut() {
+    let long = "ü".repeat(5000);
+    let told = lines(Format::Json, || Scene::new(&long).tell());
+    validate(&told);
+    let relayed: Value = serde_json::from_str(told.iter().find(|line| line.contains("\"ses_ids\"")).unwrap()).unwrap();
+    assert_eq!(relayed["recipients"].as_array().unwrap().len(), journal::LIST);
+    assert_eq!(relayed["recipient_count"], 60);
+    assert_eq!(relayed["notes"][0].as_str().unwrap().chars().count(), journal::TEXT + 1);
+    assert!(relayed["notes"][0].as_str().unwrap().ends_with("ü…"));
+    let longest = told.iter().map(String::len).max().unwrap();
+    assert!(longest < bulkhead::adapters::log::LINE, "{longest}");
+}
+
+#[test]
+fn addresses_show_as_the_setting_says() {
+    let address = mailbox("Ada.Lovelace@customer.example");
+    assert_eq!(journal::shown_as(&address, Addresses::Domain), "customer.example");
+    assert_eq!(journal::shown_as(&address, Addresses::Full), "Ada.Lovelace@customer.example");
+    let hash = journal::shown_as(&address, Addresses::Hash);
+    let (digits, domain) = hash.split_once('@').unwrap();
+    assert_eq!((digits.len(), domain), (12, "customer.example"));
+    assert!(digits.chars().all(|c| c.is_ascii_hexdigit()));
+    assert_eq!(
+        hash,
+        journal::shown_as(&mailbox("ADA.LOVELACE@customer.example"), Addresses::Hash),
+        "whatever the case"
+    );
+    assert_ne!(hash, journal::shown_as(&mailbox("bda.lovelace@customer.example"), Addresses::Hash));
+}
+
+/// The default, which is what this process has: no line shows who somebody is.
+#[test]
+fn no_line_shows_a_local_part_unless_it_was_asked_for() {
+    let told = lines(Format::Json, || Scene::new("calm").tell());
+    assert!(told.iter().any(|line| line.contains("customer.example")), "addresses are there at all");
+    for line in &told {
+        let lower = line.to_lowercase();
+        assert!(!lower.contains("reader") && !lower.contains("owner@") && !lower.contains("bounces@"), "{line}");
+    }
+}
+
+#[test]
+fn the_journals_header_and_the_schema_name_the_same_fields() {
+    let header: String = HEADER.lines().take_while(|line| line.starts_with("//!")).collect::<Vec<_>>().join("\n");
+    let documented: BTreeSet<String> = header
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | `"))
+        .filter_map(|line| line.split(" | ").next())
+        .flat_map(|names| names.split(['`', ' ']))
+        .filter(|name| !name.is_empty())
+        .map(ToOwned::to_owned)
+        .collect();
+    let in_schema: BTreeSet<String> = schema()["$defs"]["fields"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(documented, in_schema);
+    let allowed: BTreeSet<String> = schema()["$defs"]["events"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|event| event["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>())
+        .filter(|name| !["ts", "level", "event"].contains(&name.as_str()))
+        .collect();
+    assert_eq!(allowed, in_schema, "every field is some event's");
+}
