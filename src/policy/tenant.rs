@@ -10,7 +10,7 @@ use crate::mail::{ConfigurationSet, Domain, Mailbox, SesTenant, StreamId, Tenant
 use crate::time::Timestamp;
 
 /// A customer.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Tenant {
     /// Its name, also an SES tag.
     pub id: TenantId,
@@ -35,7 +35,7 @@ pub struct Tenant {
 }
 
 /// One kind of mail of a tenant.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Stream {
     /// Its name, also an SES tag.
     pub id: StreamId,
@@ -198,6 +198,19 @@ impl std::fmt::Display for SenderPattern {
             Self::Domain(domain) => domain.fmt(f),
             Self::Address(address) => address.fmt(f),
         }
+    }
+}
+
+impl Serialize for SenderPattern {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SenderPattern {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text).map_err(|error| serde::de::Error::custom(format!("{text:?} {error}")))
     }
 }
 
