@@ -1,1 +1,19 @@
-//! (to be written)
+//! The operator's side: commands, the socket they come by, health and metrics.
+//!
+//! [`command`] is every change and question as a value and the one function that carries it out;
+//! [`control`] brings them over a Unix socket while the relay runs; the command line calls the same
+//! function itself when it does not. [`view`] is what is shown, [`listfile`] how suppression lists
+//! are written in files, [`health`] what load balancers and Prometheus read.
+
+pub mod command;
+pub mod control;
+mod credentials;
+pub mod health;
+pub mod listfile;
+mod suppressions;
+mod tenants;
+pub mod view;
+
+pub use command::{CommandError, Desk, Request, Response, perform};
+pub use control::{Client, Control};
+pub use health::{Health, Metrics};

@@ -1,0 +1,595 @@
+//! Commands: every change and every question an operator has, as values, and [`perform`].
+//!
+//! The same function stands behind the control socket and behind a command that opened the store
+//! itself. Promises: changes are made one at a time; each is committed, then the [`Directory`] that
+//! the message path reads is replaced, then the answer is given, so who has the answer can rely on
+//! it; each leaves a `changed` line with who and why. A secret is in the answer to `credential
+//! issue` and `rotate` and nowhere else.
+//! Refuses: what names a tenant, stream or credential that is not there, with the nearest name that
+//! is. What can go wrong: [`CommandError`], each with what to do next.
+//!
+//! [`Directory`]: crate::store::directory::Directory
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+use super::health::Health;
+use super::view::{CredentialView, Issued, Status, SuppressionView, TenantRow, TenantView};
+use super::{credentials, suppressions, tenants};
+use crate::ingest::Applier;
+use crate::journal;
+use crate::mail::{Mailbox, StreamId, TenantId, Username};
+use crate::policy::tenant::{Limits, SuppressionReason};
+use crate::secret::Random;
+use crate::store::directory::Current;
+use crate::store::tenants::{Change, Declared};
+use crate::store::{CommitError, ReadError, Store};
+use crate::time::{Clock, Timestamp};
+
+/// Most rows of one answer; more are asked for with `after`.
+pub const PAGE: usize = 1000;
+/// Most suppressions or events of one request.
+pub const CHUNK: usize = 500;
+/// Longest reason in characters.
+pub const REASON: usize = 300;
+
+/// A command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Request {
+    /// How is the relay?
+    Status,
+    /// Tenants by name.
+    TenantList {
+        /// Only those after this one.
+        after: Option<TenantId>,
+    },
+    /// One tenant in full.
+    TenantShow {
+        /// Which.
+        tenant: TenantId,
+    },
+    /// Stops a tenant's or a stream's mail.
+    TenantPause {
+        /// Whose.
+        tenant: TenantId,
+        /// Only this stream's.
+        stream: Option<StreamId>,
+        /// Why; the tenant's clients hear it.
+        reason: String,
+    },
+    /// Lets it go on.
+    TenantResume {
+        /// Whose.
+        tenant: TenantId,
+        /// Only this stream's.
+        stream: Option<StreamId>,
+        /// Why.
+        reason: String,
+    },
+    /// Changes those limits that are given.
+    TenantLimits {
+        /// Whose.
+        tenant: TenantId,
+        /// Only this stream's.
+        stream: Option<StreamId>,
+        /// The new limits.
+        limits: Limits,
+        /// Take all limits of its own away first.
+        reset: bool,
+        /// Why.
+        reason: String,
+    },
+    /// Makes a credential with a new secret.
+    CredentialIssue {
+        /// Whose.
+        tenant: TenantId,
+        /// `None`: the tenant's name and six characters.
+        username: Option<Username>,
+        /// The stream it is bound to.
+        stream: Option<StreamId>,
+        /// When it ends.
+        expires: Option<Timestamp>,
+        /// Networks it may be used from.
+        from_ip: Vec<IpNet>,
+        /// Why.
+        reason: String,
+    },
+    /// Credentials by username.
+    CredentialList {
+        /// Only this tenant's.
+        tenant: Option<TenantId>,
+        /// Only those after this one.
+        after: Option<Username>,
+    },
+    /// Ends a credential at once.
+    CredentialRevoke {
+        /// Which.
+        username: Username,
+        /// Why.
+        reason: String,
+    },
+    /// Gives a credential a new secret; the old one lives on for a while.
+    CredentialRotate {
+        /// Which.
+        username: Username,
+        /// Until when the old secret lives, in seconds from now.
+        overlap_seconds: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A tenant's suppression list.
+    SuppressionList {
+        /// Whose.
+        tenant: TenantId,
+        /// Only addresses after this one, in lower case.
+        after: Option<String>,
+    },
+    /// One entry.
+    SuppressionShow {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        address: Mailbox,
+    },
+    /// Adds an entry.
+    SuppressionAdd {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        address: Mailbox,
+        /// What it counts as.
+        kind: SuppressionReason,
+        /// Until when it stands.
+        expires: Option<Timestamp>,
+        /// Why.
+        reason: String,
+    },
+    /// Removes an entry.
+    SuppressionRemove {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        address: Mailbox,
+        /// A complaint's entry, too.
+        force: bool,
+        /// Why.
+        reason: String,
+    },
+    /// Adds up to [`CHUNK`] entries out of a file.
+    SuppressionImport {
+        /// Whose.
+        tenant: TenantId,
+        /// The file's name, which becomes the entries' origin.
+        source: String,
+        /// The entries.
+        entries: Vec<super::listfile::Entry>,
+    },
+    /// Makes the store equal to a tenants file.
+    Apply {
+        /// What the file says.
+        #[serde(with = "declared_form")]
+        declared: Declared,
+        /// The file's name, for the log.
+        source: String,
+        /// Only tell the difference.
+        dry_run: bool,
+        /// Remove what the file does not have.
+        prune: bool,
+    },
+    /// Applies up to [`CHUNK`] archived events once.
+    EventsReplay {
+        /// The file's name, for the log.
+        source: String,
+        /// The events with the numbers of their lines.
+        lines: Vec<ArchivedNotice>,
+    },
+}
+
+/// A declaration on the control socket: each tenant with the credentials it is given.
+mod declared_form {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use crate::policy::tenant::Tenant;
+    use crate::store::credential::Credential;
+    use crate::store::tenants::{Declared, DeclaredTenant};
+
+    pub(super) fn serialize<S: Serializer>(declared: &Declared, s: S) -> Result<S::Ok, S::Error> {
+        declared.tenants.iter().map(|one| (&one.tenant, &one.credentials)).collect::<Vec<_>>().serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Declared, D::Error> {
+        let pairs = Vec::<(Tenant, Vec<Credential>)>::deserialize(d)?;
+        let tenants = pairs.into_iter().map(|(tenant, credentials)| DeclaredTenant { tenant, credentials }).collect();
+        Ok(Declared { tenants })
+    }
+}
+
+/// One line of an archive of events.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ArchivedNotice {
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// The event in any form that the queue brings.
+    pub body: String,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "value", rename_all = "snake_case")]
+pub enum Response {
+    /// To `Status`.
+    Status(Status),
+    /// To `TenantList`; full pages have more behind them.
+    Tenants(Vec<TenantRow>),
+    /// To `TenantShow`, `TenantPause`, `TenantResume`, `TenantLimits`: as it is now.
+    Tenant(Box<TenantView>),
+    /// To `CredentialIssue` and `CredentialRotate`.
+    Issued(Issued),
+    /// To `CredentialList`; full pages have more behind them.
+    Credentials(Vec<CredentialView>),
+    /// To `CredentialRevoke`: as it was.
+    Revoked(CredentialView),
+    /// To `SuppressionList`; full pages have more behind them.
+    Suppressions(Vec<SuppressionView>),
+    /// To `SuppressionShow`, `SuppressionAdd` and `SuppressionRemove`: as it is, or was.
+    Suppression(SuppressionView),
+    /// To `SuppressionImport`.
+    Imported {
+        /// How many are new or were made stronger.
+        added: usize,
+        /// How many were there as strong.
+        kept: usize,
+    },
+    /// To `Apply`.
+    Applied {
+        /// Each difference.
+        changes: Vec<Change>,
+        /// The same in words, in the same order.
+        words: Vec<String>,
+        /// Whether it was only told.
+        dry_run: bool,
+    },
+    /// To `EventsReplay`.
+    Replayed {
+        /// How many were taken: applied, applied before, or nobody's.
+        taken: usize,
+        /// Lines that are no events, with what is wrong.
+        malformed: Vec<(usize, String)>,
+        /// Lines that the store did not take.
+        deferred: Vec<usize>,
+    },
+}
+
+/// Why a command was not carried out. Nothing was changed, unless the words say so.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "error", rename_all = "snake_case")]
+pub enum CommandError {
+    /// There is no such tenant.
+    #[error("no tenant {tenant}{}; `bulkhead tenant list` shows all", did_you_mean(near.as_ref()))]
+    NoTenant {
+        /// What was asked for.
+        tenant: String,
+        /// What is there and looks like it.
+        near: Option<String>,
+    },
+    /// The tenant has no such stream.
+    #[error(
+        "tenant {tenant} has no stream {stream}{}; `bulkhead tenant show {tenant}` shows them",
+        did_you_mean(near.as_ref())
+    )]
+    NoStream {
+        /// Whose.
+        tenant: String,
+        /// What was asked for.
+        stream: String,
+        /// What is there and looks like it.
+        near: Option<String>,
+    },
+    /// There is no such credential.
+    #[error("no credential {username}{}; `bulkhead credential list` shows all", did_you_mean(near.as_ref()))]
+    NoCredential {
+        /// What was asked for.
+        username: String,
+        /// What is there and looks like it.
+        near: Option<String>,
+    },
+    /// Somebody has the username.
+    #[error(
+        "the username {username} is tenant {tenant}'s already; choose another, or `bulkhead credential rotate {username}` for a new secret"
+    )]
+    UsernameTaken {
+        /// Which.
+        username: String,
+        /// Whose.
+        tenant: String,
+    },
+    /// The address is not on the list.
+    #[error("{address} is not on the suppression list of {tenant}")]
+    NotSuppressed {
+        /// Which.
+        address: String,
+        /// Whose.
+        tenant: String,
+    },
+    /// Somebody complained.
+    #[error(
+        "{address} is on the list for a complaint: its owner called this mail spam; give --force if they asked for it back"
+    )]
+    ComplaintNeedsForce {
+        /// Which.
+        address: String,
+    },
+    /// It is not paused.
+    #[error("{what} is not paused")]
+    NotPaused {
+        /// Tenant, or tenant and stream.
+        what: String,
+    },
+    /// A limit that cannot be.
+    #[error("{limit} = {value}: a rate is from 0 to 1, so 5 % is 0.05, and a warning comes before its pause")]
+    BadLimit {
+        /// Which.
+        limit: String,
+        /// What was given.
+        value: String,
+    },
+    /// An end that is past.
+    #[error("{what} would end at {at}, which is past")]
+    InThePast {
+        /// What.
+        what: String,
+        /// When.
+        at: String,
+    },
+    /// The file claims what somebody else has.
+    #[error("the file cannot be applied: {}", conflicts.join("; "))]
+    Conflicts {
+        /// Each conflict in words.
+        conflicts: Vec<String>,
+    },
+    /// More in one request than is taken.
+    #[error("{given} {what} in one request; at most {most} are taken")]
+    TooMany {
+        /// Of what.
+        what: String,
+        /// How many there were.
+        given: usize,
+        /// How many are taken.
+        most: usize,
+    },
+    /// Somebody else changed the same thing at the same time.
+    #[error("{key} was changed by somebody else at the same time; look again and give the command again")]
+    Conflict {
+        /// Which record.
+        key: String,
+    },
+    /// The store has stopped.
+    #[error("the store has stopped: {words}; restart the relay")]
+    StoreUnavailable {
+        /// Its words.
+        words: String,
+    },
+    /// A record cannot be read.
+    #[error("{words}; restore a backup, or take the record's tenant out and apply it anew")]
+    Damaged {
+        /// Which and how.
+        words: String,
+    },
+    /// A record would be too large.
+    #[error("{words}; the record is too large, shorten its lists")]
+    TooLarge {
+        /// Which.
+        words: String,
+    },
+    /// It was committed, but the relay still goes by the old state.
+    #[error("the change is stored but not yet in force ({words}); restart the relay")]
+    NotInForce {
+        /// Why.
+        words: String,
+    },
+    /// The line on the socket was no request of ours.
+    #[error("the request cannot be read ({words}); use the `bulkhead` that the relay runs")]
+    Unreadable {
+        /// Why.
+        words: String,
+    },
+    /// A fault of ours.
+    #[error("a fault in Bulkhead ended the command; the log has more; look whether it was carried out")]
+    Fault,
+}
+
+/// Where commands are carried out.
+pub struct Desk {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The snapshot that changes replace.
+    pub directory: Current,
+    /// The time of changes.
+    pub clock: Arc<dyn Clock>,
+    /// What secrets are made of.
+    pub random: Arc<dyn Random>,
+    /// Applies archived events.
+    pub applier: Applier,
+    /// The process, if it is a relay.
+    pub health: Option<Arc<Health>>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+impl Desk {
+    /// A desk for commands on `store`, whose tenants `directory` holds.
+    pub fn new(
+        store: Arc<dyn Store>,
+        directory: Current,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        applier: Applier,
+        health: Option<Arc<Health>>,
+    ) -> Self {
+        Self { store, directory, clock, random, applier, health, changing: Mutex::new(()) }
+    }
+
+    /// Reads all tenants and credentials anew and puts them in force.
+    pub(super) async fn reload(&self) -> Result<(), CommandError> {
+        match crate::store::tenants::load(self.store.as_ref()).await {
+            Ok(directory) => {
+                self.directory.store(Arc::new(directory));
+                Ok(())
+            }
+            Err(error) => Err(CommandError::NotInForce { words: error.to_string() }),
+        }
+    }
+}
+
+/// Carries a command out for `actor` (`cli:root`).
+pub async fn perform(desk: &Desk, request: Request, actor: &str) -> Result<Response, CommandError> {
+    let _one_at_a_time = if request.changes() { Some(desk.changing.lock().await) } else { None };
+    match request {
+        Request::Status => Ok(Response::Status(status(desk))),
+        Request::TenantList { after } => Ok(tenants::list(desk, after.as_ref())),
+        Request::TenantShow { tenant } => tenants::show(desk, &tenant).await,
+        Request::TenantPause { tenant, stream, reason } => {
+            tenants::pause(desk, &tenant, stream.as_ref(), &reason, actor).await
+        }
+        Request::TenantResume { tenant, stream, reason } => {
+            tenants::resume(desk, &tenant, stream.as_ref(), &reason, actor).await
+        }
+        Request::TenantLimits { tenant, stream, limits, reset, reason } => {
+            tenants::limits(desk, &tenant, stream.as_ref(), &limits, reset, &reason, actor).await
+        }
+        Request::CredentialIssue { tenant, username, stream, expires, from_ip, reason } => {
+            let wish = credentials::Wish { tenant, username, stream, expires, from_ip };
+            credentials::issue(desk, wish, &reason, actor).await
+        }
+        Request::CredentialList { tenant, after } => credentials::list(desk, tenant.as_ref(), after.as_ref()),
+        Request::CredentialRevoke { username, reason } => credentials::revoke(desk, &username, &reason, actor).await,
+        Request::CredentialRotate { username, overlap_seconds, reason } => {
+            credentials::rotate(desk, &username, overlap_seconds, &reason, actor).await
+        }
+        Request::SuppressionList { tenant, after } => suppressions::list(desk, &tenant, after.as_deref()).await,
+        Request::SuppressionShow { tenant, address } => suppressions::show(desk, &tenant, &address).await,
+        Request::SuppressionAdd { tenant, address, kind, expires, reason } => {
+            suppressions::add(desk, &tenant, &address, (kind, expires), &reason, actor).await
+        }
+        Request::SuppressionRemove { tenant, address, force, reason } => {
+            suppressions::remove(desk, &tenant, &address, force, &reason, actor).await
+        }
+        Request::SuppressionImport { tenant, source, entries } => {
+            suppressions::import(desk, &tenant, &source, entries, actor).await
+        }
+        Request::Apply { declared, source, dry_run, prune } => {
+            tenants::apply(desk, &declared, &source, dry_run, prune, actor).await
+        }
+        Request::EventsReplay { source, lines } => events_replay(desk, &source, lines, actor).await,
+    }
+}
+
+impl Request {
+    /// Whether it may change anything.
+    fn changes(&self) -> bool {
+        match self {
+            Self::Status
+            | Self::TenantList { .. }
+            | Self::TenantShow { .. }
+            | Self::CredentialList { .. }
+            | Self::SuppressionList { .. }
+            | Self::SuppressionShow { .. } => false,
+            Self::TenantPause { .. }
+            | Self::TenantResume { .. }
+            | Self::TenantLimits { .. }
+            | Self::CredentialIssue { .. }
+            | Self::CredentialRevoke { .. }
+            | Self::CredentialRotate { .. }
+            | Self::SuppressionAdd { .. }
+            | Self::SuppressionRemove { .. }
+            | Self::SuppressionImport { .. }
+            | Self::Apply { .. }
+            | Self::EventsReplay { .. } => true,
+        }
+    }
+}
+
+fn status(desk: &Desk) -> Status {
+    let directory = desk.directory.load();
+    let process = desk
+        .health
+        .as_ref()
+        .map(|health| health.status())
+        .unwrap_or_else(|| Status { version: env!("CARGO_PKG_VERSION").into(), ..Status::default() });
+    Status { tenants: directory.tenants().count(), credentials: directory.credentials().count(), ..process }
+}
+
+fn did_you_mean(near: Option<&String>) -> String {
+    near.map_or_else(String::new, |near| format!(" (did you mean {near}?)"))
+}
+
+/// The name among `names` that `wanted` was most likely meant to be.
+pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    names
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, name)| name.to_owned())
+}
+
+/// A reason as it is kept: one line, not too long.
+pub(super) fn reason(text: &str, otherwise: &str) -> String {
+    let text: String = text.trim().chars().filter(|c| !c.is_control()).take(REASON).collect();
+    if text.is_empty() { otherwise.to_owned() } else { text }
+}
+
+impl From<CommitError> for CommandError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict(key) => Self::Conflict { key: key.to_string() },
+            CommitError::Unavailable(words) => Self::StoreUnavailable { words },
+            error @ (CommitError::TooLong(_) | CommitError::TooMany) => Self::TooLarge { words: error.to_string() },
+            CommitError::KeyTwice(_) => Self::Fault,
+        }
+    }
+}
+
+impl From<ReadError> for CommandError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Unavailable(words) => Self::StoreUnavailable { words },
+            error @ ReadError::Corrupt(..) => Self::Damaged { words: error.to_string() },
+        }
+    }
+}
+
+async fn events_replay(
+    desk: &Desk,
+    source: &str,
+    lines: Vec<ArchivedNotice>,
+    actor: &str,
+) -> Result<Response, CommandError> {
+    if lines.len() > CHUNK {
+        return Err(CommandError::TooMany { what: "events".into(), given: lines.len(), most: CHUNK });
+    }
+    let (mut numbers, mut notices, mut malformed) = (Vec::new(), Vec::new(), Vec::new());
+    for ArchivedNotice { line, body } in lines {
+        match crate::event::parse(body.as_bytes()) {
+            Ok(notice) => {
+                numbers.push(line);
+                notices.push((format!("{source}:{line}"), notice));
+            }
+            Err(error) => malformed.push((line, error.to_string())),
+        }
+    }
+    let outcomes = desk.applier.apply(notices).await;
+    let (mut taken, mut deferred) = (0, Vec::new());
+    for (line, outcome) in numbers.into_iter().zip(outcomes) {
+        if outcome.is_safe() {
+            taken += 1;
+        } else {
+            deferred.push(line);
+        }
+    }
+    journal::changed(actor, "events replay", None, &format!("{source}: {taken} events taken"));
+    Ok(Response::Replayed { taken, malformed, deferred })
+}

@@ -1,0 +1,158 @@
+//! Commands on credentials.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::journal;
+use crate::mail::{StreamId, TenantId, Username};
+use crate::secret::Random;
+use crate::store::If;
+use crate::store::credential::{Credential, Origin, SECRETS, SecretHash, StoredSecret, new_secret};
+use crate::store::directory::Directory;
+use crate::store::tenants::{put_credential, remove_credential};
+use crate::time::Timestamp;
+
+use super::command::{CommandError, Desk, PAGE, Response, nearest, reason};
+use super::tenants::{check_stream, find};
+use super::view::{CredentialView, Issued, ShownOnce};
+
+/// How often a username is thought up before it is given up.
+const TRIES: usize = 8;
+
+/// A credential to be made.
+pub(super) struct Wish {
+    pub(super) tenant: TenantId,
+    pub(super) username: Option<Username>,
+    pub(super) stream: Option<StreamId>,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) from_ip: Vec<IpNet>,
+}
+
+pub(super) async fn issue(desk: &Desk, wish: Wish, why: &str, actor: &str) -> Result<Response, CommandError> {
+    let now = desk.clock.now();
+    let directory = desk.directory.load_full();
+    check_stream(find(&directory, &wish.tenant)?, wish.stream.as_ref())?;
+    if let Some(at) = wish.expires.filter(|at| *at <= now) {
+        return Err(CommandError::InThePast { what: "the credential".into(), at: at.rfc3339() });
+    }
+    let username = match wish.username {
+        Some(username) => match directory.credential(&username) {
+            Some(taken) => {
+                return Err(CommandError::UsernameTaken {
+                    username: username.to_string(),
+                    tenant: taken.tenant.to_string(),
+                });
+            }
+            None => username,
+        },
+        None => new_username(&wish.tenant, &directory, desk.random.as_ref()).ok_or(CommandError::Fault)?,
+    };
+    let secret = new_secret(desk.random.as_ref());
+    let credential = Credential {
+        username,
+        tenant: wish.tenant,
+        stream: wish.stream,
+        secrets: vec![StoredSecret { hash: SecretHash::of(&secret), expires: None }],
+        from_ip: wish.from_ip,
+        expires: wish.expires,
+        origin: Origin::Issued,
+        created: now,
+        actor: actor.into(),
+    };
+    put_credential(desk.store.as_ref(), &credential, If::Absent).await?;
+    desk.reload().await?;
+    let command = format!("credential issue {}", credential.username);
+    journal::changed(actor, &command, Some(&credential.tenant), &reason(why, ""));
+    Ok(Response::Issued(Issued {
+        credential: CredentialView::of(&credential, now),
+        secret: ShownOnce(String::from_utf8_lossy(secret.expose()).into_owned()),
+        old_secret_ends: None,
+    }))
+}
+
+pub(super) fn list(desk: &Desk, tenant: Option<&TenantId>, after: Option<&Username>) -> Result<Response, CommandError> {
+    let directory = desk.directory.load();
+    if let Some(tenant) = tenant {
+        find(&directory, tenant)?;
+    }
+    let mut found: Vec<_> = directory
+        .credentials()
+        .filter(|credential| tenant.is_none_or(|tenant| credential.tenant == *tenant))
+        .filter(|credential| after.is_none_or(|after| credential.username > *after))
+        .collect();
+    found.sort_by(|a, b| a.username.cmp(&b.username));
+    let now = desk.clock.now();
+    Ok(Response::Credentials(found.into_iter().take(PAGE).map(|one| CredentialView::of(one, now)).collect()))
+}
+
+pub(super) async fn revoke(desk: &Desk, username: &Username, why: &str, actor: &str) -> Result<Response, CommandError> {
+    let credential = known(&desk.directory.load(), username)?;
+    remove_credential(desk.store.as_ref(), username).await?;
+    desk.reload().await?;
+    let command = format!("credential revoke {username}");
+    journal::changed(actor, &command, Some(&credential.tenant), &reason(why, ""));
+    Ok(Response::Revoked(CredentialView::of(&credential, desk.clock.now())))
+}
+
+pub(super) async fn rotate(
+    desk: &Desk,
+    username: &Username,
+    overlap_seconds: u64,
+    why: &str,
+    actor: &str,
+) -> Result<Response, CommandError> {
+    let now = desk.clock.now();
+    let ends = now.plus(Duration::from_secs(overlap_seconds));
+    let mut credential = known(&desk.directory.load(), username)?;
+    let secret = new_secret(desk.random.as_ref());
+    // The newest that lives stays for the overlap; who had only the one before it has had their time.
+    let old = credential.live_secrets(now).next().cloned();
+    let old = old.filter(|_| overlap_seconds > 0).map(|mut old| {
+        old.expires = Some(old.expires.map_or(ends, |already| already.min(ends)));
+        old
+    });
+    let old_secret_ends = old.as_ref().and_then(|old| old.expires).map(Timestamp::rfc3339);
+    credential.secrets = std::iter::once(StoredSecret { hash: SecretHash::of(&secret), expires: None })
+        .chain(old)
+        .take(SECRETS)
+        .collect();
+    put_credential(desk.store.as_ref(), &credential, If::Any).await?;
+    desk.reload().await?;
+    let command = format!("credential rotate {username}");
+    journal::changed(actor, &command, Some(&credential.tenant), &reason(why, ""));
+    Ok(Response::Issued(Issued {
+        credential: CredentialView::of(&credential, now),
+        secret: ShownOnce(String::from_utf8_lossy(secret.expose()).into_owned()),
+        old_secret_ends,
+    }))
+}
+
+fn known(directory: &Directory, username: &Username) -> Result<Credential, CommandError> {
+    match directory.credential(username) {
+        Some(credential) => Ok(Credential::clone(credential)),
+        None => Err(CommandError::NoCredential {
+            username: username.to_string(),
+            near: nearest(username.as_str(), directory.credentials().map(|one| one.username.as_str())),
+        }),
+    }
+}
+
+/// `acme-k3x9f2`: six characters that cannot be mistaken for one another; not a secret.
+fn new_username(tenant: &TenantId, directory: &Directory, random: &dyn Random) -> Option<Username> {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    // A username has 64 characters at most, and a tenant's name may have as many.
+    let stem: String = tenant.as_str().chars().take(57).collect();
+    (0..TRIES)
+        .filter_map(|_| {
+            let mut octets = [0; 6];
+            random.fill(&mut octets);
+            let tail: String = octets
+                .iter()
+                .filter_map(|octet| LETTERS.get(usize::from(octet % 32)))
+                .map(|c| char::from(*c))
+                .collect();
+            Username::parse(&format!("{stem}-{tail}")).ok()
+        })
+        .find(|username| directory.credential(username).is_none())
+}

@@ -1,0 +1,143 @@
+//! Commands on suppression lists.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::journal;
+use crate::mail::{Mailbox, TenantId};
+use crate::policy::tenant::{Suppression, SuppressionReason};
+use crate::store::suppressions::{self as entries, ChangeError, RemoveError};
+use crate::time::Timestamp;
+
+use super::command::{CHUNK, CommandError, Desk, PAGE, Response, reason};
+use super::listfile::Entry;
+use super::tenants::find;
+use super::view::SuppressionView;
+
+/// Most entries of an import on their way into the store at a time: enough for it to commit many at once.
+const AT_ONCE: usize = 64;
+
+pub(super) async fn list(desk: &Desk, tenant: &TenantId, after: Option<&str>) -> Result<Response, CommandError> {
+    find(&desk.directory.load(), tenant)?;
+    let now = desk.clock.now();
+    let page = entries::list(desk.store.as_ref(), tenant, after, PAGE).await?;
+    Ok(Response::Suppressions(
+        page.into_iter().map(|(address, entry)| SuppressionView::of(address, &entry, now)).collect(),
+    ))
+}
+
+pub(super) async fn show(desk: &Desk, tenant: &TenantId, address: &Mailbox) -> Result<Response, CommandError> {
+    find(&desk.directory.load(), tenant)?;
+    match entries::find(desk.store.as_ref(), tenant, address).await? {
+        Some(entry) => Ok(Response::Suppression(SuppressionView::of(address.folded(), &entry, desk.clock.now()))),
+        None => Err(not_there(tenant, address)),
+    }
+}
+
+pub(super) async fn add(
+    desk: &Desk,
+    tenant: &TenantId,
+    address: &Mailbox,
+    (kind, expires): (SuppressionReason, Option<Timestamp>),
+    why: &str,
+    actor: &str,
+) -> Result<Response, CommandError> {
+    find(&desk.directory.load(), tenant)?;
+    let now = desk.clock.now();
+    if let Some(at) = expires.filter(|at| *at <= now) {
+        return Err(CommandError::InThePast { what: "the entry".into(), at: at.rfc3339() });
+    }
+    let entry = Suppression { reason: kind, origin: reason(why, "cli"), at: now, expires, actor: actor.into() };
+    entries::add(desk.store.as_ref(), tenant, address, &entry).await?;
+    journal::changed(actor, "suppression add", Some(tenant), &about(address, why));
+    show(desk, tenant, address).await
+}
+
+pub(super) async fn remove(
+    desk: &Desk,
+    tenant: &TenantId,
+    address: &Mailbox,
+    force: bool,
+    why: &str,
+    actor: &str,
+) -> Result<Response, CommandError> {
+    find(&desk.directory.load(), tenant)?;
+    let entry = entries::remove(desk.store.as_ref(), tenant, address, force).await.map_err(|error| match error {
+        RemoveError::NotThere => not_there(tenant, address),
+        RemoveError::ComplaintNeedsForce => CommandError::ComplaintNeedsForce { address: address.to_string() },
+        RemoveError::Read(error) => error.into(),
+        RemoveError::Commit(error) => error.into(),
+    })?;
+    journal::changed(actor, "suppression remove", Some(tenant), &about(address, why));
+    Ok(Response::Suppression(SuppressionView::of(address.folded(), &entry, desk.clock.now())))
+}
+
+pub(super) async fn import(
+    desk: &Desk,
+    tenant: &TenantId,
+    source: &str,
+    given: Vec<Entry>,
+    actor: &str,
+) -> Result<Response, CommandError> {
+    find(&desk.directory.load(), tenant)?;
+    if given.len() > CHUNK {
+        return Err(CommandError::TooMany { what: "entries".into(), given: given.len(), most: CHUNK });
+    }
+    let now = desk.clock.now();
+    let source = reason(source, "file");
+    let count = given.len();
+    let (mut added, mut kept) = (0, 0);
+    let mut under_way = JoinSet::new();
+    let mut failed = None;
+    let mut given = given.into_iter();
+    loop {
+        while under_way.len() < AT_ONCE && failed.is_none() {
+            let Some(one) = given.next() else { break };
+            let entry = Suppression {
+                reason: one.reason,
+                origin: reason(one.origin.as_deref().unwrap_or_default(), &format!("import {source}")),
+                at: one.at.unwrap_or(now),
+                expires: one.expires,
+                actor: actor.into(),
+            };
+            let (store, tenant) = (Arc::clone(&desk.store), tenant.clone());
+            under_way.spawn(async move { entries::add(store.as_ref(), &tenant, &one.address, &entry).await });
+        }
+        match under_way.join_next().await {
+            Some(Ok(Ok(true))) => added += 1,
+            Some(Ok(Ok(false))) => kept += 1,
+            Some(Ok(Err(error))) => failed = Some(CommandError::from(error)),
+            Some(Err(_)) => failed = Some(CommandError::Fault),
+            None => break,
+        }
+    }
+    // Told even if it failed half way: what is in, is in, and the same file may be imported again.
+    if count > 0 {
+        journal::changed(actor, "suppression import", Some(tenant), &format!("{source}: {added} added, {kept} kept"));
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(Response::Imported { added, kept }),
+    }
+}
+
+fn not_there(tenant: &TenantId, address: &Mailbox) -> CommandError {
+    CommandError::NotSuppressed { address: address.to_string(), tenant: tenant.to_string() }
+}
+
+/// For the log: the address as the log shows addresses, and why.
+fn about(address: &Mailbox, why: &str) -> String {
+    let why = reason(why, "");
+    let address = journal::shown(address);
+    if why.is_empty() { address } else { format!("{address}: {why}") }
+}
+
+impl From<ChangeError> for CommandError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Read(error) => error.into(),
+            ChangeError::Commit(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What commands show: the JSON of `--json`, and what tables are made of.
+//!
+//! Promises: moments are RFC 3339 in UTC; members are added in later versions, never renamed; no
+//! hash of a secret is in any of them, and a secret only in [`Issued`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::mail::{StreamId, TenantId, Username};
+use crate::policy::tenant::{
+    FanOut, Limits, Pause, PausedReply, Stream, StreamKind, Suppression, SuppressionReason, Tenant, Warmup,
+};
+use crate::store::counters::Counts;
+use crate::store::credential::{Credential, Origin, SecretHash};
+use crate::time::Timestamp;
+
+/// How the relay is.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Bulkhead's version.
+    pub version: String,
+    /// Whether a relay runs; false when the command opened the store itself.
+    pub running: bool,
+    /// Process id of the relay.
+    pub pid: Option<u32>,
+    /// Since when it runs.
+    pub started: Option<String>,
+    /// Whether it takes mail now.
+    pub ready: bool,
+    /// Why it does not.
+    pub reasons: Vec<String>,
+    /// What it listens on.
+    pub listeners: Vec<ListenerView>,
+    /// Where health and metrics are.
+    pub admin: Option<String>,
+    /// How many tenants there are.
+    pub tenants: usize,
+    /// How many credentials there are.
+    pub credentials: usize,
+}
+
+/// One listener.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ListenerView {
+    /// Address and port it is bound to.
+    pub address: String,
+    /// `starttls`, `implicit` or `none`.
+    pub tls: String,
+    /// Whether it takes connections from balancers with a PROXY header alone.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+}
+
+/// A tenant in a list.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TenantRow {
+    /// Its name.
+    pub id: TenantId,
+    /// What it may send as.
+    pub senders: Vec<String>,
+    /// Names of its streams.
+    pub streams: Vec<StreamId>,
+    /// How many credentials it has.
+    pub credentials: usize,
+    /// Whether it is paused as a whole.
+    pub paused: bool,
+    /// Which of its streams are paused by themselves.
+    pub paused_streams: Vec<StreamId>,
+}
+
+/// A tenant in full.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TenantView {
+    /// Its name.
+    pub id: TenantId,
+    /// Who is told about its standing.
+    pub contact: Option<String>,
+    /// What it may send as.
+    pub senders: Vec<String>,
+    /// SES's `TenantName`.
+    pub ses_tenant: Option<String>,
+    /// The stream of mail that names none.
+    pub default_stream: StreamId,
+    /// Whether standing is enforced.
+    pub enforce: bool,
+    /// What its clients hear while it is paused.
+    pub paused_reply: PausedReply,
+    /// Its limits, where they are its own.
+    pub limits: Limits,
+    /// Set while it is paused.
+    pub pause: Option<PauseView>,
+    /// Its streams by name.
+    pub streams: Vec<StreamView>,
+    /// Its credentials by username.
+    pub credentials: Vec<CredentialView>,
+}
+
+/// A stream in full.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StreamView {
+    /// Its name.
+    pub id: StreamId,
+    /// What it is for.
+    pub kind: StreamKind,
+    /// SES's configuration set.
+    pub configuration_set: String,
+    /// Which suppressions bind.
+    pub suppress_on: Vec<SuppressionReason>,
+    /// Recipients a second.
+    pub rate_per_second: Option<f64>,
+    /// Recipients a day.
+    pub daily_recipients: Option<u64>,
+    /// Its warm-up ladder.
+    pub warmup: Option<Warmup>,
+    /// How recipients are spread over calls.
+    pub fan_out: FanOut,
+    /// Its limits, where they are its own.
+    pub limits: Limits,
+    /// Set while it is paused.
+    pub pause: Option<PauseView>,
+    /// Recipients of mail sent in the last 24 hours, by fate.
+    pub last_day: Counts,
+    /// Recipients of mail sent in the last 7 days, by fate.
+    pub last_week: Counts,
+}
+
+/// A pause.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PauseView {
+    /// Since when.
+    pub at: String,
+    /// By whom.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A credential without its secrets.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CredentialView {
+    /// What the client says.
+    pub username: Username,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The stream it is bound to.
+    pub stream: Option<StreamId>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Networks it may be used from; none: any.
+    pub from_ip: Vec<String>,
+    /// When it ends.
+    pub expires: Option<String>,
+    /// Whether it has ended.
+    pub expired: bool,
+    /// When it was made.
+    pub created: String,
+    /// By whom.
+    pub actor: String,
+    /// Its secrets that live, newest first.
+    pub secrets: Vec<SecretView>,
+}
+
+/// That there is a secret, not what it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SecretView {
+    /// `sha256` or `argon2id`.
+    pub kind: String,
+    /// When it ends.
+    pub expires: Option<String>,
+}
+
+/// A secret on its one way to whoever asked for it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShownOnce(pub String);
+
+/// A credential that was made or rotated, with its new secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Issued {
+    /// The credential.
+    pub credential: CredentialView,
+    /// The secret, which is shown this once.
+    pub secret: ShownOnce,
+    /// After a rotation: when the old secret ends.
+    pub old_secret_ends: Option<String>,
+}
+
+/// An entry of a suppression list.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SuppressionView {
+    /// The address, in lower case.
+    pub address: String,
+    /// Why.
+    pub reason: SuppressionReason,
+    /// What brought it.
+    pub origin: String,
+    /// Since when.
+    pub at: String,
+    /// Until when.
+    pub expires: Option<String>,
+    /// Who did it.
+    pub actor: String,
+    /// Whether it stands now.
+    pub stands: bool,
+}
+
+impl std::fmt::Debug for ShownOnce {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ShownOnce(…)")
+    }
+}
+
+impl TenantRow {
+    /// A row of a tenant that has `credentials` credentials.
+    pub fn of(tenant: &Tenant, credentials: usize) -> Self {
+        Self {
+            id: tenant.id.clone(),
+            senders: tenant.senders.iter().map(ToString::to_string).collect(),
+            streams: tenant.streams.keys().cloned().collect(),
+            credentials,
+            paused: tenant.pause.is_some(),
+            paused_streams: tenant.streams.values().filter(|s| s.pause.is_some()).map(|s| s.id.clone()).collect(),
+        }
+    }
+}
+
+impl TenantView {
+    /// A tenant with the views of its streams and credentials.
+    pub fn of(tenant: &Tenant, streams: Vec<StreamView>, credentials: Vec<CredentialView>) -> Self {
+        Self {
+            id: tenant.id.clone(),
+            contact: tenant.contact.as_ref().map(ToString::to_string),
+            senders: tenant.senders.iter().map(ToString::to_string).collect(),
+            ses_tenant: tenant.ses_tenant.as_ref().map(ToString::to_string),
+            default_stream: tenant.default_stream.clone(),
+            enforce: tenant.enforce,
+            paused_reply: tenant.paused_reply,
+            limits: tenant.limits,
+            pause: tenant.pause.as_ref().map(PauseView::of),
+            streams,
+            credentials,
+        }
+    }
+}
+
+impl StreamView {
+    /// A stream with its counts.
+    pub fn of(stream: &Stream, last_day: Counts, last_week: Counts) -> Self {
+        Self {
+            id: stream.id.clone(),
+            kind: stream.kind,
+            configuration_set: stream.configuration_set.to_string(),
+            suppress_on: stream.suppress_on.clone(),
+            rate_per_second: stream.rate_per_second,
+            daily_recipients: stream.daily_recipients,
+            warmup: stream.warmup.clone(),
+            fan_out: stream.fan_out,
+            limits: stream.limits,
+            pause: stream.pause.as_ref().map(PauseView::of),
+            last_day,
+            last_week,
+        }
+    }
+}
+
+impl PauseView {
+    /// A pause as it is shown.
+    pub fn of(pause: &Pause) -> Self {
+        Self { at: pause.at.rfc3339(), actor: pause.actor.clone(), reason: pause.reason.clone() }
+    }
+}
+
+impl CredentialView {
+    /// A credential as it is at `now`.
+    pub fn of(credential: &Credential, now: Timestamp) -> Self {
+        Self {
+            username: credential.username.clone(),
+            tenant: credential.tenant.clone(),
+            stream: credential.stream.clone(),
+            origin: credential.origin,
+            from_ip: credential.from_ip.iter().map(ToString::to_string).collect(),
+            expires: credential.expires.map(Timestamp::rfc3339),
+            expired: credential.expires.is_some_and(|until| until <= now),
+            created: credential.created.rfc3339(),
+            actor: credential.actor.clone(),
+            secrets: credential
+                .live_secrets(now)
+                .map(|secret| SecretView {
+                    kind: match secret.hash {
+                        SecretHash::Sha256(_) => "sha256".into(),
+                        SecretHash::Argon2id(_) => "argon2id".into(),
+                    },
+                    expires: secret.expires.map(Timestamp::rfc3339),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl SuppressionView {
+    /// An entry as it is at `now`.
+    pub fn of(address: String, entry: &Suppression, now: Timestamp) -> Self {
+        Self {
+            address,
+            reason: entry.reason,
+            origin: entry.origin.clone(),
+            at: entry.at.rfc3339(),
+            expires: entry.expires.map(Timestamp::rfc3339),
+            actor: entry.actor.clone(),
+            stands: entry.stands(now),
+        }
+    }
+}
