@@ -1,1 +1,424 @@
-//! (to be written)
+//! The house: build, run, drain. The only place where services are made and spawned.
+//!
+//! [`House::build`] opens the store, applies the tenants file, binds everything; nothing answers
+//! before all of it stands. [`House::run`] serves until it is told to stop, reloads certificates and
+//! tenants when told to, and drains: no new connections, what is under way is finished, events
+//! received are applied and deleted, the store is closed.
+//!
+//! Order of the drain, and why: readiness first (balancers look elsewhere), the relay (its last
+//! messages count), ingest (which writes those counts), admin and control (which could tell of it
+//! all the while), the store.
+//!
+//! What can go wrong: [`BuildError`] at start. Later the store may stop for good; then clients hear
+//! 4xx, readiness says so, and the house drains by itself and ends [`Ending::StoreFailed`], so that
+//! a supervisor starts it anew. A tenants file or certificate that is of no use at a reload is
+//! logged, and what was there stays.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::adapters::clock::{MachineClock, MachineRandom};
+use crate::adapters::ses::{self, Credentials, SesMailer};
+use crate::adapters::sled::{OpenError, SledStore};
+use crate::adapters::sqs::SqsNotices;
+use crate::adapters::tls::{Certificates, TlsError};
+use crate::admin::control::BindError;
+use crate::admin::view::ListenerView;
+use crate::admin::{CommandError, Control, Desk, Health, Metrics, Request, Response, health, perform};
+use crate::config::{self, Problem, Settings, Tls};
+use crate::ingest::{self, Applier, Ingest, Janitor, NoQueue, Tally};
+use crate::journal;
+use crate::mail::header::HeaderLimits;
+use crate::relay::{self, Means, Relay};
+use crate::smtp::Terms;
+use crate::store::directory::Current;
+use crate::store::tenants::Declared;
+use crate::store::{Key, ReadError, Store};
+use crate::time::Clock as _;
+use crate::upstream::Notices;
+use crate::wire::Acceptor;
+
+/// How often certificate files are looked at.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(10);
+/// How often the store is asked whether it works.
+const STORE_LOOK: Duration = Duration::from_millis(500);
+/// How often metrics are folded together.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// Time for each of ingest, admin and control to end once the relay has.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Descriptors beside one for each connection: store, calls to AWS, admin.
+const OTHER_DESCRIPTORS: u64 = 512;
+/// Who applies the tenants file.
+const ACTOR: &str = "bulkhead";
+
+/// What differs between the relay and its rehearsals.
+pub struct Surroundings {
+    /// Where AWS credentials come from.
+    pub credentials: Credentials,
+    /// The listeners' certificate; `None`: the files of the settings.
+    pub certificates: Option<Certificates>,
+    /// Tenants to be declared besides those of the tenants file.
+    pub tenants: Option<Declared>,
+    /// This process's metrics.
+    pub metrics: Metrics,
+}
+
+/// Everything, bound and not yet running.
+pub struct House {
+    settings: Settings,
+    store: Arc<SledStore>,
+    desk: Arc<Desk>,
+    certificates: Option<Arc<Certificates>>,
+    health: Arc<Health>,
+    metrics: Metrics,
+    relay: Relay,
+    ingest: Ingest,
+    janitor: Janitor,
+    server: health::Server,
+    control: Control,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// It was told to stop, and drained.
+    Stopped,
+    /// The store stopped for good.
+    StoreFailed,
+}
+
+/// Why it cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The tenants file is wrong.
+    #[error("the tenants file is wrong:{}", .0.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
+    Tenants(Vec<Problem>),
+    /// The tenants file could not be applied.
+    #[error("{0}: {1}")]
+    Apply(PathBuf, CommandError),
+    /// The certificate is of no use.
+    #[error(transparent)]
+    Certificate(#[from] TlsError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The store cannot be read.
+    #[error("the store cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// A listener cannot be bound.
+    #[error("a listener cannot be bound: {0}")]
+    Listener(io::Error),
+    /// The admin address cannot be bound.
+    #[error("admin.address {0} cannot be bound: {1}; choose another, or stop what has it")]
+    Admin(SocketAddr, io::Error),
+    /// The control socket cannot be opened.
+    #[error(transparent)]
+    Control(#[from] BindError),
+}
+
+impl BuildError {
+    /// Whether the settings or a file they name are at fault, rather than the machine.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Tenants(_) | Self::Apply(..) | Self::Certificate(_) => true,
+            Self::Store(_) | Self::Read(_) | Self::Listener(_) | Self::Admin(..) | Self::Control(_) => false,
+        }
+    }
+}
+
+impl House {
+    /// Builds everything and binds it. Clients may connect from now on; they are answered by
+    /// [`run`](Self::run).
+    pub async fn build(settings: Settings, surroundings: Surroundings) -> Result<Self, BuildError> {
+        let Surroundings { credentials, certificates, tenants, metrics } = surroundings;
+        let clock = Arc::new(MachineClock);
+        let random = Arc::new(MachineRandom);
+        raise_descriptors(settings.limits.connections);
+
+        let certificates = match certificates {
+            Some(certificates) => Some(Arc::new(certificates)),
+            None if settings.needs_certificate() => Some(Arc::new(Certificates::load(
+                &settings.tls.certificate_file,
+                &settings.tls.private_key_file,
+                clock.clone(),
+            )?)),
+            None => None,
+        };
+        let sled = Arc::new(SledStore::open(&settings.data_dir)?);
+        let store: Arc<dyn Store> = sled.clone();
+        let available = {
+            let sled = Arc::clone(&sled);
+            move || sled.available()
+        };
+        let health = Arc::new(Health::new(clock.now(), available.clone()));
+        let directory: Current = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(store.as_ref()).await?));
+        let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), settings.node.clone());
+        let desk = Arc::new(Desk::new(
+            store.clone(),
+            directory.clone(),
+            clock.clone(),
+            random.clone(),
+            applier,
+            Some(health.clone()),
+        ));
+        if let Some(declared) = tenants {
+            declare(&desk, declared, "built in").await.map_err(|error| BuildError::Apply("built in".into(), error))?;
+        }
+        apply_tenants_file(&desk, &settings).await?;
+
+        let aws = ses::sdk_config(settings.aws.region.clone(), credentials).await;
+        let mailer = SesMailer::new(
+            &aws,
+            ses::Options {
+                endpoint_url: settings.aws.ses_endpoint_url.clone(),
+                calls_in_flight: settings.aws.calls_in_flight,
+                bytes_in_flight: settings.aws.bytes_in_flight,
+                call_time: settings.aws.call_seconds,
+                large_call_time: settings.aws.large_call_seconds,
+                queue_time: settings.aws.call_wait_seconds,
+            },
+        );
+        let tally = Arc::new(Tally::default());
+        let notices: Arc<dyn Notices> = match &settings.events.queue_url {
+            Some(url) => Arc::new(SqsNotices::new(&aws, settings.aws.sqs_endpoint_url.clone(), url.clone())),
+            None => Arc::new(NoQueue),
+        };
+        let ingest = Ingest::new(
+            store.clone(),
+            directory.clone(),
+            notices,
+            clock.clone(),
+            random.clone(),
+            tally.clone(),
+            ingest::Options {
+                pollers: if settings.events.queue_url.is_some() { settings.events.pollers } else { 0 },
+                wait: settings.events.wait_seconds,
+                node: settings.node.clone(),
+            },
+        );
+        let janitor = Janitor::new(store.clone(), clock.clone());
+        let means = Means {
+            store,
+            store_available: Arc::new(available),
+            directory,
+            mailer: Arc::new(mailer),
+            acceptor: certificates.clone().map(|one| one as Arc<dyn Acceptor>),
+            clock,
+            random,
+            tally,
+        };
+        let relay = Relay::bind(means, relay_options(&settings)).await.map_err(BuildError::Listener)?;
+        let address = settings.admin.address;
+        let server = health::Server::bind(address, health.clone(), metrics.clone())
+            .await
+            .map_err(|error| BuildError::Admin(address, error))?;
+        let control = Control::bind(&settings.data_dir, desk.clone()).await?;
+        Ok(Self { settings, store: sled, desk, certificates, health, metrics, relay, ingest, janitor, server, control })
+    }
+
+    /// Where clients connect, in the order of the settings.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.relay.addresses()
+    }
+
+    /// Where health and metrics are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.server.address().ok()
+    }
+
+    /// What carries commands out.
+    pub fn desk(&self) -> Arc<Desk> {
+        self.desk.clone()
+    }
+
+    /// Serves until `stop`, then drains. Each message on `reload` reads certificates and tenants anew.
+    pub async fn run(self, stop: CancellationToken, reload: mpsc::Receiver<()>) -> Ending {
+        let listeners = self.views();
+        let Self { settings, store, desk, certificates, health, metrics, relay, ingest, janitor, server, control } =
+            self;
+        let (drain, events, last) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+
+        let relay = tokio::spawn(relay.run(drain.clone()));
+        let ingest = tokio::spawn(ingest.run(events.clone()));
+        let janitor = tokio::spawn(janitor.run(events.clone()));
+        let server = tokio::spawn(server.run(last.clone()));
+        let control = tokio::spawn(control.run(last.clone()));
+        if let Some(certificates) = &certificates {
+            tokio::spawn(Arc::clone(certificates).watch(CERTIFICATE_LOOK, drain.clone()));
+        }
+        tokio::spawn(keep_metrics(metrics, last.clone()));
+        tokio::spawn(keep_current(desk, settings.clone(), certificates, reload, drain.clone()));
+        health.listening(listeners);
+        journal::relay_started(env!("CARGO_PKG_VERSION"), &settings.data_dir.display().to_string());
+
+        let ending = tokio::select! {
+            () = stop.cancelled() => Ending::Stopped,
+            () = failed(&store) => Ending::StoreFailed,
+        };
+        health.drain();
+        drain.cancel();
+        // Bounded by limits.drain_seconds. A relay that panicked has abandoned all it had.
+        let abandoned = relay.await.unwrap_or(usize::MAX);
+        events.cancel();
+        within(LAST_WORDS, ingest).await;
+        within(LAST_WORDS, janitor).await;
+        last.cancel();
+        within(LAST_WORDS, control).await;
+        within(LAST_WORDS, server).await;
+        // It waits for the writer thread; a panic in there ends with the process.
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+        journal::relay_stopped(abandoned);
+        ending
+    }
+
+    fn views(&self) -> Vec<ListenerView> {
+        let views = self.relay.addresses().into_iter().zip(&self.settings.listeners).map(|(address, listener)| {
+            let tls = match listener.tls {
+                Tls::Starttls => "starttls",
+                Tls::Implicit => "implicit",
+                Tls::None => "none",
+            };
+            ListenerView { address: address.to_string(), tls: tls.into(), proxy_protocol: listener.proxy_protocol }
+        });
+        views.collect()
+    }
+}
+
+/// Waits for a task, but not for ever.
+async fn within<T>(time: Duration, task: JoinHandle<T>) {
+    let abort = task.abort_handle();
+    if tokio::time::timeout(time, task).await.is_err() {
+        abort.abort();
+    }
+}
+
+async fn keep_metrics(metrics: Metrics, last: CancellationToken) {
+    while tokio::time::timeout(METRICS_UPKEEP, last.cancelled()).await.is_err() {
+        metrics.upkeep();
+    }
+}
+
+/// Reads certificates and tenants anew whenever it is asked to.
+async fn keep_current(
+    desk: Arc<Desk>,
+    settings: Settings,
+    certificates: Option<Arc<Certificates>>,
+    mut reload: mpsc::Receiver<()>,
+    drain: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = drain.cancelled() => return,
+            asked = reload.recv() => if asked.is_none() { return },
+        }
+        if let Some(certificates) = certificates.clone() {
+            // The outcome is in the journal.
+            let _ = tokio::task::spawn_blocking(move || certificates.reload()).await;
+        }
+        if let Err(error) = apply_tenants_file(&desk, &settings).await {
+            let file = settings.tenants_file.as_deref().unwrap_or(std::path::Path::new("")).display().to_string();
+            journal::tenants_refused(&file, &error.to_string());
+        }
+    }
+}
+
+/// Ends when the store has stopped for good. A store that only hangs is waited for: nobody knows
+/// yet how its commits end, and readiness tells of it.
+async fn failed(store: &SledStore) {
+    loop {
+        tokio::time::sleep(STORE_LOOK).await;
+        if !store.available() && matches!(store.get(&Key::meta("alive")).await, Err(ReadError::Unavailable(_))) {
+            return;
+        }
+    }
+}
+
+/// Applies the settings' tenants file, without removing anything.
+async fn apply_tenants_file(desk: &Desk, settings: &Settings) -> Result<(), BuildError> {
+    let Some(file) = &settings.tenants_file else { return Ok(()) };
+    let (declared, _) = config::load_tenants(file).map_err(BuildError::Tenants)?;
+    let source = file.display().to_string();
+    let changes = declare(desk, declared, &source).await.map_err(|error| BuildError::Apply(file.clone(), error))?;
+    journal::tenants_applied(&source, changes);
+    Ok(())
+}
+
+async fn declare(desk: &Desk, declared: Declared, source: &str) -> Result<usize, CommandError> {
+    let request = Request::Apply { declared, source: source.into(), dry_run: false, prune: false };
+    match perform(desk, request, ACTOR).await? {
+        Response::Applied { changes, .. } => Ok(changes.len()),
+        _ => Err(CommandError::Fault),
+    }
+}
+
+/// As many descriptors as the connections need, or as many as there may be.
+fn raise_descriptors(connections: usize) {
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
+    match rlimit::increase_nofile_limit(wanted.max(4096)) {
+        Ok(got) if got >= wanted => {}
+        Ok(got) => tracing::warn!(
+            "only {got} file descriptors may be open, {wanted} are needed for limits.connections = {connections}; raise the limit (ulimit -n, LimitNOFILE) or lower limits.connections"
+        ),
+        Err(error) => tracing::warn!("the limit of file descriptors cannot be raised: {error}"),
+    }
+}
+
+fn relay_options(settings: &Settings) -> relay::Options {
+    let limits = &settings.limits;
+    relay::Options {
+        terms: Terms {
+            hostname: settings.hostname.clone(),
+            // By listener: the relay sets them.
+            starttls: false,
+            cleartext_auth: false,
+            message_bytes: limits.message_bytes,
+            recipients: limits.recipients,
+            messages: limits.messages_per_connection,
+            command_bytes: limits.command_bytes,
+            auth_bytes: limits.auth_bytes,
+            line_bytes: limits.line_bytes,
+            errors: limits.errors,
+            auth_failures: limits.auth_failures,
+            auth_delay: limits.auth_delay_seconds,
+            command_time_unauthenticated: limits.command_seconds_unauthenticated,
+            command_time: limits.command_seconds,
+            data_time: limits.data_seconds,
+            data_rate: limits.data_rate_bytes_per_second,
+        },
+        listeners: settings
+            .listeners
+            .iter()
+            .map(|listener| relay::Listener {
+                address: listener.address,
+                tls: match listener.tls {
+                    Tls::Starttls => relay::Tls::Starttls,
+                    Tls::Implicit => relay::Tls::Implicit,
+                    Tls::None => relay::Tls::None,
+                },
+                trusted_proxies: listener.proxy_protocol.then(|| listener.trusted_proxies.clone()),
+            })
+            .collect(),
+        limits: relay::Limits {
+            connections: limits.connections,
+            connections_per_ip: limits.connections_per_ip,
+            connections_per_tenant: limits.connections_per_tenant,
+            memory_bytes: limits.memory_bytes,
+            call_wait: settings.aws.call_wait_seconds,
+            handshake_time: limits.handshake_seconds,
+            handshakes: limits.handshakes,
+            auth_verifications: limits.auth_verifications,
+            received_hops: limits.received_hops,
+            header: HeaderLimits { bytes: limits.header_bytes, fields: limits.header_fields },
+            drain_time: limits.drain_seconds,
+            ..relay::Limits::default()
+        },
+    }
+}

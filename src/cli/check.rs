@@ -1,0 +1,48 @@
+//! `check`: settings, tenants file and the files they name.
+
+use super::{Context, DEFAULT_CONFIG, Failure};
+use crate::config::{self, Note, Problem};
+
+/// Validates without binding or changing anything; tells every problem at once.
+pub(super) fn run(context: &Context) -> Result<(), Failure> {
+    let out = context.out;
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut notes: Vec<Note> = Vec::new();
+    let mut tenants = 0;
+    let file = context.config_file();
+    match context.settings() {
+        Ok(settings) => {
+            problems.extend(settings.certificate_problems());
+            if let Some(file) = &settings.tenants_file {
+                match config::load_tenants(file) {
+                    Ok((declared, more)) => {
+                        tenants = declared.tenants.len();
+                        notes.extend(more);
+                    }
+                    Err(more) => problems.extend(more),
+                }
+            }
+        }
+        Err(Failure::Config(more)) => problems.extend(more),
+        Err(other) => return Err(other),
+    }
+    let ok = problems.is_empty();
+    if out.json {
+        out.json(&serde_json::json!({"ok": ok, "problems": problems, "notes": notes}))?;
+    } else {
+        for note in &notes {
+            out.line(format!("note: {note}"));
+        }
+        if ok {
+            match file {
+                Some(file) => out.line(format!("{} is good; {tenants} tenants declared", file.display())),
+                None => out.line(format!("there is no {DEFAULT_CONFIG}; the defaults are good")),
+            }
+        }
+    }
+    match (ok, out.json) {
+        (true, _) => Ok(()),
+        (false, true) => Err(Failure::Setting(String::new())),
+        (false, false) => Err(Failure::Config(problems)),
+    }
+}

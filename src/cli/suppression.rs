@@ -1,0 +1,366 @@
+//! `suppression …`.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::door::{Door, ask, strange};
+use super::output::{self, Out, or_dash};
+use super::value::{self, Kind};
+use super::{Context, Failure, block_on};
+use crate::admin::command::{CHUNK, PAGE};
+use crate::admin::listfile::{self, BadLine, Entry, Form, Reader};
+use crate::admin::view::SuppressionView;
+use crate::admin::{Request, Response};
+use crate::config::Settings;
+use crate::mail::{Mailbox, TenantId};
+use crate::time::Timestamp;
+
+/// Most bad lines that are told one by one.
+const TOLD: usize = 50;
+
+/// Suppression lists.
+#[derive(Subcommand, Debug)]
+pub(super) enum Suppression {
+    /// List a tenant's entries
+    List {
+        /// Whose
+        tenant: TenantId,
+    },
+    /// Show one entry
+    Show {
+        /// Whose
+        tenant: TenantId,
+        /// Which address
+        #[arg(value_parser = value::mailbox)]
+        address: Mailbox,
+    },
+    /// Put an address on the list
+    Add(Add),
+    /// Take an address off the list
+    Remove {
+        /// Whose
+        tenant: TenantId,
+        /// Which address
+        #[arg(value_parser = value::mailbox)]
+        address: Mailbox,
+        /// Even if it is there for a complaint
+        #[arg(long)]
+        force: bool,
+        /// Why; for the log
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Add the entries of a CSV or JSON lines file; bad lines are told, the rest is imported
+    Import {
+        /// Whose
+        tenant: TenantId,
+        /// File, or - for standard input
+        file: PathBuf,
+        /// How the file is written [default: by its name, else CSV]
+        #[arg(long)]
+        format: Option<ListForm>,
+        /// What entries count as that do not say it
+        #[arg(long, default_value = "manual")]
+        kind: Kind,
+    },
+    /// Write all entries as CSV or JSON lines, for `import` or other programs
+    Export {
+        /// Whose
+        tenant: TenantId,
+        /// File [default: standard output]
+        file: Option<PathBuf>,
+        /// How to write it [default: by the file's name, else CSV]
+        #[arg(long)]
+        format: Option<ListForm>,
+    },
+}
+
+/// `suppression add`.
+#[derive(Args, Debug)]
+pub(super) struct Add {
+    /// Whose
+    tenant: TenantId,
+    /// Which address
+    #[arg(value_parser = value::mailbox)]
+    address: Mailbox,
+    /// What it counts as
+    #[arg(long, default_value = "manual")]
+    kind: Kind,
+    /// Until when: 30d, or 2027-01-01 [default: until it is removed]
+    #[arg(long, value_name = "WHEN", value_parser = value::moment)]
+    expires: Option<Timestamp>,
+    /// Why; kept with the entry
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+/// How a list is written.
+#[derive(Clone, Copy, ValueEnum, Debug)]
+pub(super) enum ListForm {
+    /// Comma-separated, with a header
+    Csv,
+    /// One JSON object a line
+    Jsonl,
+}
+
+impl Suppression {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let settings = context.settings()?;
+        let out = context.out;
+        block_on(async {
+            match self {
+                Self::List { tenant } => list(&settings, tenant, out).await,
+                Self::Show { tenant, address } => {
+                    one(ask(&settings, Request::SuppressionShow { tenant, address }).await?, out)
+                }
+                Self::Add(Add { tenant, address, kind: Kind(kind), expires, reason }) => {
+                    one(ask(&settings, Request::SuppressionAdd { tenant, address, kind, expires, reason }).await?, out)
+                }
+                Self::Remove { tenant, address, force, reason } => {
+                    one(ask(&settings, Request::SuppressionRemove { tenant, address, force, reason }).await?, out)
+                }
+                Self::Import { tenant, file, format, kind } => {
+                    let form = form(format, &file);
+                    import(&settings, &tenant, &file, Reader::new(form, kind.0), out).await
+                }
+                Self::Export { tenant, file, format } => {
+                    let form = form(format, file.as_deref().unwrap_or(Path::new("")));
+                    export(&settings, &tenant, file.as_deref(), form, out).await
+                }
+            }
+        })
+    }
+}
+
+fn form(given: Option<ListForm>, file: &Path) -> Form {
+    match given {
+        Some(ListForm::Csv) => Form::Csv,
+        Some(ListForm::Jsonl) => Form::Jsonl,
+        None => Form::of_name(&file.display().to_string()),
+    }
+}
+
+fn one(answer: Response, out: Out) -> Result<(), Failure> {
+    let Response::Suppression(entry) = answer else { return Err(strange()) };
+    if out.json {
+        return Ok(out.json(&entry)?);
+    }
+    out.pairs(&[
+        ("address", entry.address),
+        ("reason", listfile::word(entry.reason).into()),
+        ("origin", entry.origin),
+        ("since", entry.at),
+        ("until", entry.expires.unwrap_or_default()),
+        ("by", entry.actor),
+        ("stands", if entry.stands { "yes" } else { "no, it has expired" }.into()),
+    ]);
+    Ok(())
+}
+
+/// All entries, a page at a time.
+async fn each_page(
+    settings: &Settings,
+    tenant: &TenantId,
+    mut take: impl FnMut(Vec<SuppressionView>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut door = Door::open(settings, false).await?;
+    let mut after = None;
+    loop {
+        let request = Request::SuppressionList { tenant: tenant.clone(), after: after.take() };
+        let Response::Suppressions(page) = door.ask(request).await? else { return Err(strange()) };
+        let more = page.len() == PAGE;
+        after = page.last().map(|entry| entry.address.clone());
+        take(page)?;
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+async fn list(settings: &Settings, tenant: TenantId, out: Out) -> Result<(), Failure> {
+    let mut all = Vec::new();
+    each_page(settings, &tenant, |page| {
+        all.extend(page);
+        Ok(())
+    })
+    .await?;
+    if out.json {
+        return Ok(out.json(&all)?);
+    }
+    if all.is_empty() {
+        out.line(format!("the suppression list of {tenant} is empty"));
+        return Ok(());
+    }
+    let rows: Vec<_> = all
+        .into_iter()
+        .map(|entry| {
+            let until = match (entry.expires, entry.stands) {
+                (None, _) => "-".into(),
+                (Some(at), true) => at,
+                (Some(at), false) => format!("expired {at}"),
+            };
+            vec![
+                entry.address,
+                listfile::word(entry.reason).into(),
+                entry.at,
+                until,
+                or_dash(entry.origin),
+                entry.actor,
+            ]
+        })
+        .collect();
+    out.table(&["ADDRESS", "REASON", "SINCE", "UNTIL", "ORIGIN", "BY"], &rows);
+    Ok(())
+}
+
+async fn export(
+    settings: &Settings,
+    tenant: &TenantId,
+    file: Option<&Path>,
+    form: Form,
+    out: Out,
+) -> Result<(), Failure> {
+    // Asked first, so that a wrong tenant does not leave an empty file.
+    let mut target: Option<File> = None;
+    let mut count = 0;
+    let mut write = |text: &str| -> Result<(), Failure> {
+        match (file, &mut target) {
+            (None, _) => output::put(text),
+            (Some(_), Some(target)) => target.write_all(text.as_bytes())?,
+            (Some(path), None) => {
+                let mut made = File::create(path).map_err(|error| at(path, &error))?;
+                made.write_all(text.as_bytes())?;
+                target = Some(made);
+            }
+        }
+        Ok(())
+    };
+    let mut first = true;
+    each_page(settings, tenant, |page| {
+        count += page.len();
+        let mut text = if std::mem::take(&mut first) { form.header() } else { String::new() };
+        page.iter().for_each(|entry| text.push_str(&form.line(entry)));
+        write(&text)
+    })
+    .await?;
+    out.note(format!("{count} entries exported"));
+    Ok(())
+}
+
+async fn import(
+    settings: &Settings,
+    tenant: &TenantId,
+    file: &Path,
+    mut reader: Reader,
+    out: Out,
+) -> Result<(), Failure> {
+    let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
+    let mut lines: Box<dyn std::io::BufRead> = if file == Path::new("-") {
+        Box::new(BufReader::new(std::io::stdin()))
+    } else {
+        Box::new(BufReader::new(File::open(file).map_err(|error| at(file, &error))?))
+    };
+    let mut door = Door::open(settings, false).await?;
+    let mut bad: Vec<BadLine> = Vec::new();
+    let mut sum = Sum::default();
+    let mut chunk: Vec<Entry> = Vec::with_capacity(CHUNK);
+    loop {
+        let line = bounded_line(&mut lines, listfile::LINE + 2).map_err(|error| at(file, &error))?;
+        let ended = line.is_none();
+        match line.map(|line| reader.read(&line)) {
+            Some(Ok(Some(entry))) => chunk.push(entry),
+            Some(Ok(None)) | None => {}
+            Some(Err(fault)) => {
+                sum.bad += 1;
+                if bad.len() < TOLD {
+                    out.note(format!("{name}: {fault}"));
+                    bad.push(fault);
+                }
+            }
+        }
+        if chunk.len() == CHUNK || (ended && !chunk.is_empty()) {
+            let request = Request::SuppressionImport {
+                tenant: tenant.clone(),
+                source: name.clone(),
+                entries: std::mem::take(&mut chunk),
+            };
+            let Response::Imported { added, kept } = door.ask(request).await? else { return Err(strange()) };
+            sum.added += added;
+            sum.kept += kept;
+            if !ended {
+                out.note(format!("{} entries so far", sum.added + sum.kept));
+            }
+        }
+        if ended {
+            break;
+        }
+    }
+    if sum.bad > bad.len() {
+        out.note(format!("… and {} bad lines more", sum.bad - bad.len()));
+    }
+    if out.json {
+        out.json(&serde_json::json!({"added": sum.added, "kept": sum.kept, "bad": sum.bad, "bad_lines": bad}))?;
+    } else {
+        out.line(format!("{} added, {} were there as strong, {} bad lines left out", sum.added, sum.kept, sum.bad));
+    }
+    // The rest is imported, but who runs this in a script should look.
+    if sum.bad > 0 { Err(Failure::silent()) } else { Ok(()) }
+}
+
+#[derive(Default)]
+struct Sum {
+    added: usize,
+    kept: usize,
+    bad: usize,
+}
+
+/// One line without its end, of which at most `most` octets are kept; `None` at the end.
+pub(super) fn bounded_line(from: &mut dyn std::io::BufRead, most: usize) -> std::io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX);
+    if (&mut *from).take(limit).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        return Ok(Some(line));
+    }
+    // Longer than is kept, or the last line: what is left of it is passed over.
+    loop {
+        let chunk = from.fill_buf()?;
+        if chunk.is_empty() {
+            return Ok(Some(line));
+        }
+        let (pass, found) = match chunk.iter().position(|octet| *octet == b'\n') {
+            Some(end) => (end + 1, true),
+            None => (chunk.len(), false),
+        };
+        from.consume(pass);
+        if found {
+            return Ok(Some(line));
+        }
+    }
+}
+
+fn at(file: &Path, error: &std::io::Error) -> Failure {
+    Failure::because(format!("{}: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_cut_and_the_next_one_is_whole() {
+        let text = format!("short\n{}\nlast", "x".repeat(100));
+        let mut from = BufReader::with_capacity(7, text.as_bytes());
+        let mut next = || bounded_line(&mut from, 10).unwrap().map(|line| String::from_utf8(line).unwrap());
+        assert_eq!(next().as_deref(), Some("short"));
+        assert_eq!(next().as_deref(), Some("xxxxxxxxxx"));
+        assert_eq!(next().as_deref(), Some("last"));
+        assert_eq!(next(), None);
+    }
+}

@@ -1,0 +1,263 @@
+//! `tenant …` and `apply`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::door::{Door, ask, strange};
+use super::output::{Out, or_dash};
+use super::{Context, Failure, block_on, value};
+use crate::admin::command::PAGE;
+use crate::admin::view::{StreamView, TenantRow, TenantView};
+use crate::admin::{Request, Response};
+use crate::config::{self, Settings};
+use crate::mail::{StreamId, TenantId};
+use crate::policy::tenant::Limits;
+
+/// Tenants.
+#[derive(Subcommand, Debug)]
+pub(super) enum Tenant {
+    /// List all tenants
+    List,
+    /// Show one tenant: streams, limits, credentials, and what became of its mail
+    Show {
+        /// Which tenant
+        tenant: TenantId,
+    },
+    /// Stop a tenant's mail, or one stream's; its clients hear 451, or 550 if so declared
+    Pause {
+        /// Which tenant
+        tenant: TenantId,
+        /// Only this stream
+        #[arg(long)]
+        stream: Option<StreamId>,
+        /// Why; the clients hear it
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let a paused tenant, or stream, go on
+    Resume {
+        /// Which tenant
+        tenant: TenantId,
+        /// Only this stream
+        #[arg(long)]
+        stream: Option<StreamId>,
+        /// Why; for the log
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Show or change the rates at which a tenant, or a stream, is warned and paused
+    Limits(LimitsOf),
+}
+
+/// `tenant limits`.
+#[derive(Args, Debug)]
+pub(super) struct LimitsOf {
+    /// Which tenant
+    tenant: TenantId,
+    /// Only this stream
+    #[arg(long)]
+    stream: Option<StreamId>,
+    /// Bounce rate of the first warning, 0.02 or 2%
+    #[arg(long, value_parser = value::rate)]
+    warn_bounce: Option<f64>,
+    /// Complaint rate of the first warning
+    #[arg(long, value_parser = value::rate)]
+    warn_complaint: Option<f64>,
+    /// Bounce rate of the pause
+    #[arg(long, value_parser = value::rate)]
+    pause_bounce: Option<f64>,
+    /// Complaint rate of the pause
+    #[arg(long, value_parser = value::rate)]
+    pause_complaint: Option<f64>,
+    /// Take away all limits of its own first, so that its kind's hold
+    #[arg(long)]
+    reset: bool,
+    /// Why; for the log
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+/// `apply`.
+#[derive(Args, Debug)]
+pub(super) struct Apply {
+    /// Tenants file
+    file: PathBuf,
+    /// Only show the difference
+    #[arg(long)]
+    dry_run: bool,
+    /// Remove tenants, streams and credentials that the file does not have; issued credentials go
+    /// with their tenant only
+    #[arg(long)]
+    prune: bool,
+}
+
+impl Tenant {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let settings = context.settings()?;
+        let out = context.out;
+        block_on(async {
+            let request = match self {
+                Self::List => return list(&settings, out).await,
+                Self::Show { tenant } => Request::TenantShow { tenant },
+                Self::Pause { tenant, stream, reason } => Request::TenantPause { tenant, stream, reason },
+                Self::Resume { tenant, stream, reason } => Request::TenantResume { tenant, stream, reason },
+                Self::Limits(limits) => limits.request(),
+            };
+            match ask(&settings, request).await? {
+                Response::Tenant(tenant) => show(&tenant, out),
+                _ => Err(strange()),
+            }
+        })
+    }
+}
+
+impl LimitsOf {
+    fn request(self) -> Request {
+        let limits = Limits {
+            warn_bounce: self.warn_bounce,
+            warn_complaint: self.warn_complaint,
+            pause_bounce: self.pause_bounce,
+            pause_complaint: self.pause_complaint,
+        };
+        if limits == Limits::default() && !self.reset {
+            return Request::TenantShow { tenant: self.tenant };
+        }
+        let Self { tenant, stream, reset, reason, .. } = self;
+        Request::TenantLimits { tenant, stream, limits, reset, reason }
+    }
+}
+
+impl Apply {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let settings = context.settings()?;
+        let out = context.out;
+        let (declared, notes) = config::load_tenants(&self.file).map_err(Failure::Config)?;
+        for note in &notes {
+            out.note(format!("note: {note}"));
+        }
+        let source = self.file.display().to_string();
+        let request = Request::Apply { declared, source, dry_run: self.dry_run, prune: self.prune };
+        let answer = block_on(async { Ok(Door::open(&settings, true).await?.ask(request).await?) })?;
+        let Response::Applied { changes, words, dry_run } = answer else { return Err(strange()) };
+        if out.json {
+            out.json(&serde_json::json!({"applied": !dry_run, "changes": words}))?;
+            return Ok(());
+        }
+        for word in &words {
+            out.line(word);
+        }
+        match (changes.len(), dry_run) {
+            (0, _) => out.line("nothing to change"),
+            (many, true) => out.line(format!("{many} changes; nothing was changed (--dry-run)")),
+            (many, false) => out.line(format!("{many} changes applied")),
+        }
+        Ok(())
+    }
+}
+
+async fn list(settings: &Settings, out: Out) -> Result<(), Failure> {
+    let mut door = Door::open(settings, false).await?;
+    let mut rows: Vec<TenantRow> = Vec::new();
+    loop {
+        let after = rows.last().map(|row| row.id.clone());
+        let Response::Tenants(page) = door.ask(Request::TenantList { after }).await? else { return Err(strange()) };
+        let more = page.len() == PAGE;
+        rows.extend(page);
+        if !more {
+            break;
+        }
+    }
+    if out.json {
+        return Ok(out.json(&rows)?);
+    }
+    if rows.is_empty() {
+        out.line("no tenants; `bulkhead apply TENANTS.toml` makes them");
+        return Ok(());
+    }
+    let cells = rows.iter().map(|row| {
+        let standing = match (row.paused, row.paused_streams.as_slice()) {
+            (true, _) => "paused".to_owned(),
+            (false, []) => "sending".to_owned(),
+            (false, streams) => format!("paused: {}", joined(streams)),
+        };
+        vec![row.id.to_string(), standing, joined(&row.streams), row.credentials.to_string(), row.senders.join(", ")]
+    });
+    out.table(&["TENANT", "STANDING", "STREAMS", "CREDENTIALS", "SENDERS"], &cells.collect::<Vec<_>>());
+    Ok(())
+}
+
+fn show(tenant: &TenantView, out: Out) -> Result<(), Failure> {
+    if out.json {
+        return Ok(out.json(tenant)?);
+    }
+    let standing = |pause: &Option<crate::admin::view::PauseView>| match pause {
+        None => "sending".to_owned(),
+        Some(pause) => format!("paused since {} by {}: {}", pause.at, pause.actor, pause.reason),
+    };
+    out.pairs(&[
+        ("tenant", tenant.id.to_string()),
+        ("standing", standing(&tenant.pause)),
+        ("contact", tenant.contact.clone().unwrap_or_default()),
+        ("senders", tenant.senders.join(", ")),
+        ("SES tenant", tenant.ses_tenant.clone().unwrap_or_default()),
+        ("default stream", tenant.default_stream.to_string()),
+        ("limits", limits(&tenant.limits)),
+        ("enforce", if tenant.enforce { String::new() } else { "no: standing is only logged".into() }),
+    ]);
+    out.line("");
+    let rows: Vec<_> = tenant.streams.iter().map(|stream| row(stream, &standing(&stream.pause))).collect();
+    out.table(
+        &[
+            "STREAM",
+            "KIND",
+            "CONFIGURATION SET",
+            "ACCEPTED 24H",
+            "BOUNCED",
+            "COMPLAINED",
+            "7 DAYS",
+            "LIMITS",
+            "STANDING",
+        ],
+        &rows,
+    );
+    out.line("");
+    if tenant.credentials.is_empty() {
+        out.line(format!("no credentials; `bulkhead credential issue {}` makes one", tenant.id));
+        return Ok(());
+    }
+    super::credential::table(&tenant.credentials, out);
+    Ok(())
+}
+
+fn row(stream: &StreamView, standing: &str) -> Vec<String> {
+    let (day, week) = (&stream.last_day, &stream.last_week);
+    vec![
+        stream.id.to_string(),
+        format!("{:?}", stream.kind).to_lowercase(),
+        stream.configuration_set.clone(),
+        day.accepted.to_string(),
+        day.bounced.to_string(),
+        day.complained.to_string(),
+        format!("{} accepted, {} bounced, {} complained", week.accepted, week.bounced, week.complained),
+        or_dash(limits(&stream.limits)),
+        standing.to_owned(),
+    ]
+}
+
+fn limits(limits: &Limits) -> String {
+    [
+        ("warn_bounce", limits.warn_bounce),
+        ("warn_complaint", limits.warn_complaint),
+        ("pause_bounce", limits.pause_bounce),
+        ("pause_complaint", limits.pause_complaint),
+    ]
+    .into_iter()
+    .filter_map(|(name, rate)| rate.map(|rate| format!("{name} {rate}")))
+    .collect::<Vec<_>>()
+    .join(", ")
+}
+
+fn joined(names: &[StreamId]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
