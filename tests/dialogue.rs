@@ -1,6 +1,7 @@
 //! The dialogue files, run against the session in memory: each with the client's octets cut at every
 //! point, octet by octet, command by command and in as few segments as there can be; always the same
 //! conversation. And a generator that spoils good conversations, asserting how deep it got.
+
 // A test says what it expects by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 

@@ -234,9 +234,11 @@ impl fmt::Debug for MailData {
 mod tests {
     use super::*;
 
-    /// What comes of `octets` taken in segments: the message and the octets behind its end, or
-    /// `None` when it has not ended.
-    fn dotted(octets: &[u8], segment: usize) -> Option<(Result<Vec<u8>, Fault>, Vec<u8>)> {
+    /// The message, and the octets behind its end.
+    type Ended = (Result<Vec<u8>, Fault>, Vec<u8>);
+
+    /// What comes of `octets` taken in segments; `None` when the message has not ended.
+    fn dotted(octets: &[u8], segment: usize) -> Option<Ended> {
         let mut data = MailData::new(64, 20, None);
         let mut seen = 0;
         for part in octets.chunks(segment) {

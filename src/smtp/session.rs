@@ -58,9 +58,10 @@ pub struct Terms {
     pub auth_bytes: usize,
     /// Longest line of mail data in octets, CRLF included: 554 5.6.0 at its end.
     pub line_bytes: usize,
-    /// Errors (5xx to commands) before 421 4.7.0.
+    /// Errors of conduct (syntax, order, unknown commands): the one that makes this many is answered
+    /// 421 4.7.0. Refusals that somebody decided on do not count; a message that was taken clears them.
     pub errors: usize,
-    /// Refused logins before 421 4.7.0.
+    /// Refused logins: the one that makes this many is answered 421 4.7.0, after its delay.
     pub auth_failures: usize,
     /// First delay after a refused login; doubles each time.
     pub auth_delay: Duration,
