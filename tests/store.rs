@@ -186,6 +186,11 @@ impl Disk for Told {
     }
 }
 
+/// Waits until the disk is asked to sync.
+fn asked(asks: &mpsc::Receiver<()>) {
+    asks.recv_timeout(Duration::from_secs(10)).expect("the disk is never asked to sync");
+}
+
 /// A store whose disk does what the test says, and the ends of the test.
 fn told(folder: &Path) -> (SledStore, mpsc::Receiver<()>, mpsc::Sender<io::Result<()>>) {
     let ((asked, asks), (tell, told)) = (mpsc::channel(), mpsc::channel());
@@ -199,7 +204,7 @@ async fn one_sync_serves_a_group_and_a_conflict_fails_only_its_own() {
     let (store, asks, tell) = told(folder.path());
     let mut first = store.commit(put("first", If::Absent, "1"));
     assert!(poll(&mut first).is_pending());
-    asks.recv().unwrap();
+    asked(&asks);
     // While the disk works, others queue up: all these make the next group.
     let mut waiting = [
         store.commit(put("a", If::Absent, "1")),
@@ -211,7 +216,7 @@ async fn one_sync_serves_a_group_and_a_conflict_fails_only_its_own() {
     assert!(waiting.iter_mut().all(|commit| poll(commit).is_pending()));
     tell.send(Ok(())).unwrap();
     assert_eq!(first.await, Ok(()));
-    asks.recv().unwrap();
+    asked(&asks);
     // Written, not yet synced: nobody hears anything, of a conflict neither.
     assert!(waiting.iter_mut().all(|commit| poll(commit).is_pending()));
     tell.send(Ok(())).unwrap();
@@ -234,13 +239,13 @@ async fn a_read_never_tells_of_what_is_not_yet_on_the_disk() {
     let (store, asks, tell) = told(folder.path());
     tell.send(Ok(())).unwrap();
     store.commit(put("old", If::Absent, "1")).await.unwrap();
-    asks.recv().unwrap();
+    asked(&asks);
 
     let mut batch = put("new", If::Absent, "1");
     batch.remove(key("old"), If::Any);
     let mut commit = store.commit(batch);
     assert!(poll(&mut commit).is_pending());
-    asks.recv().unwrap();
+    asked(&asks);
     let (new, old, other) = (key("new"), key("old"), key("other"));
     let (all, metas, tenants) = (Key::all(), key("n"), Key::tenants());
     let mut seen = store.get(&new);
@@ -266,7 +271,7 @@ async fn a_close_commits_what_is_queued() {
     let (store, asks, tell) = told(folder.path());
     let mut first = store.commit(put("a", If::Absent, "1"));
     assert!(poll(&mut first).is_pending());
-    asks.recv().unwrap();
+    asked(&asks);
     let mut queued = store.commit(put("b", If::Absent, "2"));
     assert!(poll(&mut queued).is_pending());
     tell.send(Ok(())).unwrap();
@@ -286,14 +291,14 @@ async fn a_failed_sync_ends_the_store() {
     let (store, asks, tell) = told(folder.path());
     tell.send(Ok(())).unwrap();
     store.commit(put("safe", If::Absent, "1")).await.unwrap();
-    asks.recv().unwrap();
+    asked(&asks);
     assert!(store.available());
 
     let mut pair = put("left", If::Absent, "1");
     pair.put(key("right"), If::Absent, Bytes::from_static(b"1"));
     let mut commit = store.commit(pair);
     assert!(poll(&mut commit).is_pending());
-    asks.recv().unwrap();
+    asked(&asks);
     let left = key("left");
     let mut queued = store.commit(put("queued", If::Absent, "1"));
     let mut read = store.get(&left);
@@ -333,7 +338,7 @@ async fn a_panic_while_writing_ends_the_store_and_nothing_else() {
         panic!("it was committed");
     };
     assert!(reason.contains("told to panic"), "{reason}");
-    asks.recv().unwrap();
+    asked(&asks);
     assert_eq!(store.commit(put("b", If::Absent, "1")).await, Err(CommitError::Unavailable(reason.clone())));
     assert_eq!(store.get(&key("a")).await, Err(ReadError::Unavailable(reason)));
     drop(store);
@@ -359,6 +364,10 @@ fn a_folder_that_is_in_use_is_refused_by_name() {
     assert!(matches!(&error, OpenError::InUse(dir) if dir == &folder.path().canonicalize().unwrap()));
     assert!(error.to_string().contains(folder.path().to_str().unwrap()), "{error}");
     first.close();
+    let lock = std::fs::File::open(folder.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    assert!(matches!(SledStore::open(folder.path()), Err(OpenError::InUse(_))));
+    lock.unlock().unwrap();
     // sled's own lock, as another program that uses sled would hold it.
     let foreign = sled::open(folder.path()).unwrap();
     assert!(matches!(SledStore::open(folder.path()), Err(OpenError::InUse(_))));
