@@ -23,7 +23,7 @@ pub enum ChangeError {
     /// What is there could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The change could not be committed. A conflict: others wrote first, each of [`TRIES`] times.
+    /// The change could not be committed. A conflict: others wrote first, too often.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
