@@ -469,6 +469,14 @@ async fn answers_that_are_not_sess_are_kept_or_unknown_never_refused() {
     }
 }
 
+#[tokio::test]
+async fn a_success_that_cannot_be_read_is_told_with_its_cause() {
+    let address = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>").await;
+    let outcome = mailer(&format!("http://{address}")).await.send(call()).await;
+    let Outcome::Unknown(words) = &outcome else { panic!("{outcome:?}") };
+    assert!(words.starts_with("SES answered 200") && words.contains("unreadably"), "{words}");
+}
+
 /// The SDK's own endpoint variable, in a process of its own: the environment is shared by all tests.
 #[tokio::test]
 async fn the_sdks_own_endpoint_variable_works_when_no_endpoint_is_set() {
