@@ -1,5 +1,8 @@
 //! The relay over real sockets: TCP and TLS on loopback, SES scripted, the journal read line by line.
 
+// In the helpers of the tests, which clippy's leave for tests does not reach.
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/relay.rs"]
 mod support;
 
