@@ -351,7 +351,7 @@ mod tests {
         let at = "2026-05-01T09:15:02.418Z".to_owned();
         let views = [
             ("plain@b.example", "import old list, \"first\" half", None),
-            ("\"a,b\\\" c\"@b.example", "cli", Some("2027-01-01T00:00:00.000Z".to_owned())),
+            ("\"a,b\\\"c\"@b.example", "cli", Some("2027-01-01T00:00:00.000Z".to_owned())),
         ]
         .map(|(address, origin, expires)| SuppressionView {
             address: address.into(),

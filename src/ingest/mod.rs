@@ -21,7 +21,6 @@
 mod applier;
 mod janitor;
 mod owner;
-mod tally;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,13 +32,13 @@ use tokio_util::sync::CancellationToken;
 pub use applier::{Applier, Outcome};
 pub use janitor::{Janitor, SweepError, Swept};
 pub use owner::owner;
-pub use tally::Tally;
 
 use crate::event::{self, Notice};
 use crate::journal;
 use crate::retry::backoff;
 use crate::secret::Random;
 use crate::store::directory::Current;
+use crate::store::tally::Tally;
 use crate::store::{Key, Pending, ReadError, Store};
 use crate::time::Clock;
 use crate::upstream::{Item, Notices, QueueError};

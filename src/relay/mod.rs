@@ -42,13 +42,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::ingest::Tally;
 use crate::journal;
 use crate::mail::header::HeaderLimits;
 use crate::secret::Random;
 use crate::smtp::{Session, Terms};
 use crate::store::Store;
 use crate::store::directory::Current;
+use crate::store::tally::Tally;
 use crate::time::Clock;
 use crate::upstream::Mailer;
 use crate::wire::Acceptor;

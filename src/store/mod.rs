@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod memory;
 pub mod record;
 pub mod suppressions;
+pub mod tally;
 pub mod tenants;
 
 use std::future::Future;

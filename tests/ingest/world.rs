@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use bulkhead::ingest::{Applier, Janitor, Tally};
+use bulkhead::ingest::{Applier, Janitor};
 use bulkhead::mail::{ConfigurationSet, Mailbox, StreamId, TenantId};
 use bulkhead::policy::tenant::{FanOut, Limits, PausedReply, SenderPattern, Stream, StreamKind, Suppression, Tenant};
 use bulkhead::secret::Random;
 use bulkhead::store::counters::{self, Counts};
 use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::memory::MemoryStore;
+use bulkhead::store::tally::Tally;
 use bulkhead::store::{Batch, CommitError, If, Key, Pending, ReadError, Store, Versioned, record};
 use bulkhead::time::{Clock, Hour, Timestamp};
 

@@ -15,7 +15,6 @@ use arc_swap::ArcSwap;
 use base64::Engine as _;
 use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::tls::{CaPem, Certificates, client_trusting, self_signed};
-use bulkhead::ingest::Tally;
 use bulkhead::mail::{ConfigurationSet, Domain, StreamId, Taken, TenantId, Username};
 use bulkhead::policy::tenant::{
     FanOut, Limits as Rates, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
@@ -26,6 +25,7 @@ use bulkhead::smtp::Terms;
 use bulkhead::store::credential::{Credential, Origin, SecretHash, StoredSecret};
 use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::memory::MemoryStore;
+use bulkhead::store::tally::Tally;
 use bulkhead::store::{Batch, CommitError, Key, Pending, ReadError, Store, Versioned};
 use bulkhead::time::{Clock as _, Timestamp};
 use bulkhead::upstream::{Call, Mailer, Outcome, Paused, Refused, Retry};

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::counters::Row;
 use crate::mail::{StreamId, TenantId};
-use crate::store::counters::Row;
 use crate::time::Hour;
 
 /// Accepted recipients by tenant, stream and hour.
@@ -26,12 +26,12 @@ impl Tally {
     }
 
     /// Takes all there is, to be written.
-    pub(super) fn take(&self) -> Vec<(Row, u64)> {
+    pub fn take(&self) -> Vec<(Row, u64)> {
         std::mem::take(&mut *self.lock()).into_iter().collect()
     }
 
     /// Gives back what could not be written.
-    pub(super) fn put_back(&self, rows: Vec<(Row, u64)>) {
+    pub fn put_back(&self, rows: Vec<(Row, u64)>) {
         for (row, recipients) in rows {
             self.add(row, recipients);
         }
