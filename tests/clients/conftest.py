@@ -57,16 +57,20 @@ class Process:
         self._new.put(None)
 
     def wait_for(self, wanted):
-        """The first line, of those not yet looked at, for which `wanted` holds."""
+        """The first JSON value, of those not yet looked at, for which `wanted` holds."""
+        text = ""
         while True:
             line = self._new.get(timeout=PATIENCE)
             if line is None:
                 self.errors.seek(0)
                 raise AssertionError(f"the process ended: {self.errors.read()} {self.lines[-5:]}")
+            # a log line is one line; an answer may be spread over several
+            text += line
             try:
-                value = json.loads(line)
+                value = json.loads(text)
             except json.JSONDecodeError:
                 continue
+            text = ""
             self.lines.append(value)
             if wanted(value):
                 return value
