@@ -267,7 +267,7 @@ impl House {
         health.drain();
         drain.cancel();
         // Bounded by limits.drain_seconds. A relay that panicked has abandoned all it had.
-        let abandoned = relay.await.unwrap_or(usize::MAX);
+        let abandoned = relay.await.unwrap_or_default();
         events.cancel();
         within(LAST_WORDS, ingest).await;
         within(LAST_WORDS, janitor).await;
@@ -412,13 +412,23 @@ fn relay_options(settings: &Settings) -> relay::Options {
             connections_per_ip: limits.connections_per_ip,
             connections_per_tenant: limits.connections_per_tenant,
             memory_bytes: limits.memory_bytes,
-            call_wait: settings.aws.call_wait_seconds,
+            memory_wait: limits.memory_wait_seconds,
+            call_bytes: limits.call_bytes,
+            call_wait: limits.call_wait_seconds,
+            calls_per_message: limits.calls_per_message,
+            write_time: limits.write_seconds,
             handshake_time: limits.handshake_seconds,
             handshakes: limits.handshakes,
+            proxy_time: limits.proxy_seconds,
+            linger_time: limits.linger_seconds,
             auth_verifications: limits.auth_verifications,
+            auth_wait: limits.auth_wait_seconds,
+            auth_cache_time: limits.auth_cache_seconds,
+            auth_cache_entries: limits.auth_cache_entries,
             received_hops: limits.received_hops,
             header: HeaderLimits { bytes: limits.header_bytes, fields: limits.header_fields },
             drain_time: limits.drain_seconds,
+            // How finely memory is handed out is no setting.
             ..relay::Limits::default()
         },
     }

@@ -275,3 +275,112 @@ fn os_user(uid: u32) -> String {
     });
     name.map_or_else(|| format!("uid-{uid}"), |name| name.chars().filter(|c| !c.is_control()).take(64).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use arc_swap::ArcSwap;
+
+    use super::*;
+    use crate::adapters::clock::{MachineClock, MachineRandom};
+    use crate::ingest::Applier;
+    use crate::mail::TenantId;
+    use crate::store::memory::MemoryStore;
+
+    fn desk() -> Arc<Desk> {
+        let store = Arc::new(MemoryStore::new());
+        let directory = Arc::new(ArcSwap::from_pointee(crate::store::directory::Directory::default()));
+        let clock = Arc::new(MachineClock);
+        let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), "test".into());
+        Arc::new(Desk::new(store, directory, clock, Arc::new(MachineRandom), applier, None))
+    }
+
+    async fn open(folder: &Path) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+        let stop = CancellationToken::new();
+        let control = Control::bind(folder, desk()).await.unwrap();
+        (stop.clone(), tokio::spawn(control.run(stop)))
+    }
+
+    async fn raw(folder: &Path, octets: &[u8]) -> Option<String> {
+        let mut stream = BufReader::new(UnixStream::connect(folder.join(SOCKET)).await.unwrap());
+        // The relay may hang up before it has read all of it, which is the point of the bound.
+        let _ = stream.write_all(octets).await;
+        let line = read_line(&mut stream).await.ok().flatten()?;
+        Some(String::from_utf8(line).unwrap())
+    }
+
+    #[tokio::test]
+    async fn requests_are_answered_in_turn_and_errors_arrive_as_they_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_stop, _task) = open(folder.path()).await;
+        let mut client = Client::connect(folder.path()).await.unwrap();
+        for _ in 0..3 {
+            assert!(matches!(client.ask(Request::Status).await, Ok(Response::Status(_))));
+            let tenant = TenantId::parse("acme").unwrap();
+            match client.ask(Request::TenantShow { tenant }).await {
+                Err(AskError::Command(error)) => {
+                    assert_eq!(error, CommandError::NoTenant { tenant: "acme".into(), near: None });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_told_so_and_what_is_too_long_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_stop, _task) = open(folder.path()).await;
+        for nonsense in ["\n", "GET / HTTP/1.1\n", "{\"request\":{\"command\":\"format_disk\"}}\n"] {
+            let answer = raw(folder.path(), nonsense.as_bytes()).await.unwrap();
+            assert!(answer.contains("unreadable"), "{nonsense:?}: {answer}");
+        }
+        let mut long = vec![b' '; LINE + 1];
+        long.extend_from_slice(b"{\"request\":{\"command\":\"status\"}}\n");
+        assert_eq!(raw(folder.path(), &long).await, None);
+        let mut fits = vec![b' '; LINE - 100];
+        fits.extend_from_slice(b"{\"request\":{\"command\":\"status\"}}\n");
+        assert!(raw(folder.path(), &fits).await.unwrap().starts_with("{\"ok\""));
+    }
+
+    #[tokio::test]
+    async fn a_live_socket_is_refused_a_dead_one_replaced_and_an_own_one_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stop, task) = open(folder.path()).await;
+        let mode = std::fs::metadata(folder.path().join(SOCKET)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(matches!(Control::bind(folder.path(), desk()).await, Err(BindError::Live(_))));
+        stop.cancel();
+        task.await.unwrap();
+        assert!(!folder.path().join(SOCKET).exists());
+        assert!(matches!(Client::connect(folder.path()).await, Err(ConnectError::NotRunning)));
+
+        // A process that died leaves its socket behind.
+        drop(std::os::unix::net::UnixListener::bind(folder.path().join(SOCKET)).unwrap());
+        assert!(matches!(Client::connect(folder.path()).await, Err(ConnectError::NotRunning)));
+        let (stop, task) = open(folder.path()).await;
+        assert!(Client::connect(folder.path()).await.is_ok());
+        // One that another relay put in its place is not ours to remove.
+        std::fs::remove_file(folder.path().join(SOCKET)).unwrap();
+        let _other = std::os::unix::net::UnixListener::bind(folder.path().join(SOCKET)).unwrap();
+        stop.cancel();
+        task.await.unwrap();
+        assert!(folder.path().join(SOCKET).exists());
+    }
+
+    #[tokio::test]
+    async fn so_many_are_served_at_a_time_and_the_next_waits_its_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_stop, _task) = open(folder.path()).await;
+        let mut seated = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = Client::connect(folder.path()).await.unwrap();
+            client.ask(Request::Status).await.unwrap();
+            seated.push(client);
+        }
+        let mut late = Client::connect(folder.path()).await.unwrap();
+        let waiting = tokio::spawn(async move { late.ask(Request::Status).await.is_ok() });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        seated.pop();
+        assert!(waiting.await.unwrap());
+    }
+}

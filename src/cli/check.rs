@@ -1,7 +1,11 @@
 //! `check`: settings, tenants file and the files they name.
 
+use std::sync::Arc;
+
 use super::{Context, DEFAULT_CONFIG, Failure};
-use crate::config::{self, Note, Problem};
+use crate::adapters::clock::MachineClock;
+use crate::adapters::tls::Certificates;
+use crate::config::{self, Note, Problem, Settings};
 
 /// Validates without binding or changing anything; tells every problem at once.
 pub(super) fn run(context: &Context) -> Result<(), Failure> {
@@ -12,7 +16,11 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let file = context.config_file();
     match context.settings() {
         Ok(settings) => {
+            notes.extend(settings.notes());
             problems.extend(settings.certificate_problems());
+            if problems.is_empty() && settings.needs_certificate() {
+                problems.extend(pair_problem(&settings));
+            }
             if let Some(file) = &settings.tenants_file {
                 match config::load_tenants(file) {
                     Ok((declared, more)) => {
@@ -45,4 +53,19 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
         (false, true) => Err(Failure::Setting(String::new())),
         (false, false) => Err(Failure::Config(problems)),
     }
+}
+
+/// What keeps certificate and key, each of them readable, from being used together.
+fn pair_problem(settings: &Settings) -> Option<Problem> {
+    let files = &settings.tls;
+    let error =
+        Certificates::load(&files.certificate_file, &files.private_key_file, Arc::new(MachineClock)).err()?.to_string();
+    let (what, cure) = error.split_once("; ").unwrap_or((&error, "put a certificate and its key in place"));
+    Some(Problem {
+        file: files.certificate_file.display().to_string(),
+        line: None,
+        key: "tls".into(),
+        what: what.into(),
+        cure: cure.into(),
+    })
 }
