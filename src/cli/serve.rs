@@ -100,6 +100,9 @@ async fn serve(settings: Settings) -> Result<Ending, Failure> {
         tenants: None,
         metrics: Metrics::install()?,
     };
+    for note in settings.notes() {
+        tracing::warn!("{note}");
+    }
     // Before anything is bound, so that no signal is lost.
     let (stop, reload) = signals()?;
     let house = House::build(settings, surroundings).await.map_err(not_built)?;
@@ -108,7 +111,7 @@ async fn serve(settings: Settings) -> Result<Ending, Failure> {
 
 /// What SIGTERM and SIGINT stop, and what SIGHUP reloads. A second SIGTERM or SIGINT ends the
 /// process at once.
-fn signals() -> Result<(CancellationToken, mpsc::Receiver<()>), Failure> {
+pub(super) fn signals() -> Result<(CancellationToken, mpsc::Receiver<()>), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
