@@ -1,0 +1,588 @@
+//! The program as people and scripts meet it: exit codes, what is printed where, and that commands
+//! do the same with the relay running and without.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by panicking, its helpers too"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const TENANTS: &str = r#"
+[[tenant]]
+id = "acme"
+senders = ["acme.example"]
+default_stream = "transactional"
+[[tenant.stream]]
+id = "transactional"
+kind = "transactional"
+configuration_set = "acme-transactional"
+suppress_on = ["bounce"]
+[[tenant.stream]]
+id = "marketing"
+kind = "marketing"
+configuration_set = "acme-marketing"
+suppress_on = ["bounce", "complaint"]
+[[tenant.credential]]
+username = "acme-file"
+secret_hash = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+"#;
+
+/// A folder with settings and a tenants file.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+/// What a command printed, and its exit code.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Place {
+    /// Everything on loopback and free ports.
+    fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        place.write("tenants.toml", TENANTS);
+        place.write(
+            "bulkhead.toml",
+            &format!(
+                "hostname = \"relay.test\"\ndata_dir = {:?}\n\
+                 [[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"starttls\"\n\
+                 [[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"implicit\"\n\
+                 [admin]\naddress = \"127.0.0.1:0\"\n",
+                place.path("data")
+            ),
+        );
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+        command.current_dir(self.folder.path()).args(arguments).env_clear().stdin(Stdio::null());
+        command.env("BULKHEAD_CONFIG", self.path("bulkhead.toml"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        ran(self.command(arguments).output().unwrap())
+    }
+
+    /// Runs what must succeed.
+    fn ok(&self, arguments: &[&str]) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        ran
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let ran = self.ok(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {ran:?}"))
+    }
+
+    fn tenants(&self) -> String {
+        self.path("tenants.toml").display().to_string()
+    }
+}
+
+fn ran(output: Output) -> Ran {
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// `serve --sandbox` in a place, until it is stopped.
+struct Served {
+    child: Child,
+    log: mpsc::Receiver<Value>,
+}
+
+impl Served {
+    fn start(place: &Place) -> Self {
+        let mut child =
+            place.command(&["serve", "--sandbox"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (send, log) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let served = Self { child, log };
+        served.wait_for("relay_started");
+        served
+    }
+
+    /// The next log line of this event.
+    fn wait_for(&self, event: &str) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.log.recv_timeout(left) {
+                Ok(line) if line["event"] == event => return line,
+                Ok(_) => {}
+                Err(error) => panic!("no {event} came: {error}"),
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Stops it as a supervisor would; what it said on standard error.
+    fn stop(mut self) -> (i32, String) {
+        self.signal("-TERM");
+        self.wait_for("relay_stopped");
+        let status = self.child.wait().unwrap();
+        let mut err = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (status.code().unwrap_or(-1), err)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn exit_codes_tell_what_kind_of_trouble_it_is() {
+    let place = Place::new();
+    assert_eq!(place.run(&["--help"]).code, 0);
+    assert_eq!(place.run(&["--version"]).out.trim(), format!("bulkhead {}", env!("CARGO_PKG_VERSION")));
+    for wrong in [&["bogus"][..], &[], &["tenant", "show"], &["tenant", "show", "No Such"], &["credential", "issue"]] {
+        let ran = place.run(wrong);
+        assert_eq!(ran.code, 64, "{wrong:?}: {ran:?}");
+        assert!(ran.out.is_empty() && !ran.err.is_empty(), "{wrong:?}: {ran:?}");
+    }
+    place.write("bad.toml", "hostnam = \"x\"\n");
+    let ran = place.run(&["--config", "bad.toml", "tenant", "list"]);
+    assert_eq!(ran.code, 78, "{ran:?}");
+    assert!(ran.err.contains("bad.toml:1") && ran.err.contains("hostname"), "{ran:?}");
+    let ran = place.run(&["--config", "missing.toml", "tenant", "list"]);
+    assert_eq!(ran.code, 78, "{ran:?}");
+    let ran = place.run(&["tenant", "list"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("no data folder"), "{ran:?}");
+}
+
+#[test]
+fn check_tells_every_fault_and_binds_and_makes_nothing() {
+    let place = Place::new();
+    place.write(
+        "broken.toml",
+        "hostname = \"relay.test\"\ntenants_file = \"broken-tenants.toml\"\n[limits]\nrecipients = 0\nrecipient = 5\n",
+    );
+    let ran = place.run(&["--config", "broken.toml", "check"]);
+    assert_eq!(ran.code, 78, "{ran:?}");
+    for wanted in ["broken.toml:4", "limits.recipients", "broken.toml:5", "limits.recipient"] {
+        assert!(ran.err.contains(wanted), "{wanted}: {ran:?}");
+    }
+
+    // Good settings, but a stream without a configuration set in the tenants file, and no certificate.
+    place.write("broken-tenants.toml", &TENANTS.replace("configuration_set = \"acme-marketing\"\n", ""));
+    place.write("half.toml", "hostname = \"relay.test\"\ntenants_file = \"broken-tenants.toml\"\n");
+    let ran = place.run(&["--config", "half.toml", "check"]);
+    assert_eq!(ran.code, 78, "{ran:?}");
+    for wanted in ["broken-tenants.toml:", "configuration_set", "tls.certificate_file", "tls.private_key_file"] {
+        assert!(ran.err.contains(wanted), "{wanted}: {ran:?}");
+    }
+    let ran = place.run(&["--config", "half.toml", "check", "--json"]);
+    assert_eq!(ran.code, 78, "{ran:?}");
+    let told: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(told["ok"], false);
+    assert!(told["problems"].as_array().unwrap().len() >= 3, "{told}");
+
+    place.write(
+        "good.toml",
+        "hostname = \"relay.test\"\ntenants_file = \"tenants.toml\"\n\
+         [[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"none\"\n",
+    );
+    let ran = place.ok(&["--config", "good.toml", "check"]);
+    assert!(ran.out.contains("events.queue_url: is not set"), "what is no fault but worth knowing: {ran:?}");
+    assert!(ran.out.contains("good.toml is good; 1 tenants declared"), "{ran:?}");
+    assert!(!place.path("data").exists(), "check makes no data folder");
+}
+
+#[test]
+fn the_files_of_the_configuration_tests_exit_78() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let files: Vec<PathBuf> = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect(),
+        Err(_) => Vec::new(),
+    };
+    let place = Place::new();
+    let mut checked = 0;
+    for file in files.iter().filter(|file| file.extension().is_some_and(|ext| ext == "toml")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        if text.contains("[[tenant]]") {
+            continue;
+        }
+        let copy = place.write(&name, &text);
+        let ran = place.run(&["--config", copy.to_str().unwrap(), "check"]);
+        assert_eq!(ran.code, 78, "{name}: {ran:?}");
+        assert!(ran.err.contains(&name), "{name}: {ran:?}");
+        checked += 1;
+    }
+    assert!(checked >= 5, "{checked} files of {} in {}", files.len(), folder.display());
+}
+
+#[test]
+fn apply_shows_the_difference_and_changes_nothing_the_second_time() {
+    let place = Place::new();
+    let file = place.tenants();
+    let dry = place.ok(&["apply", &file, "--dry-run"]);
+    assert!(dry.out.contains("+ tenant acme") && dry.out.contains("nothing was changed"), "{dry:?}");
+    assert_eq!(place.json(&["tenant", "list"]), serde_json::json!([]), "a dry run applies nothing");
+
+    let first = place.json(&["apply", &file]);
+    assert_eq!(first["applied"], true);
+    assert!(first["changes"].as_array().unwrap().len() >= 4, "{first}");
+    assert_eq!(place.ok(&["apply", &file]).out, "nothing to change\n");
+
+    // An issued credential and a pause are no declaration: no file takes them away.
+    place.ok(&["credential", "issue", "acme", "--username", "by-hand"]);
+    place.ok(&["tenant", "pause", "acme", "--stream", "marketing", "--reason", "stale list"]);
+    assert_eq!(place.ok(&["apply", &file, "--prune"]).out, "nothing to change\n");
+    let tenant = place.json(&["tenant", "show", "acme"]);
+    assert_eq!(tenant["streams"][0]["pause"]["reason"], "stale list", "{tenant}");
+    assert_eq!(tenant["credentials"].as_array().unwrap().len(), 2, "{tenant}");
+
+    let without = place.write("fewer.toml", TENANTS.split("[[tenant.credential]]").next().unwrap());
+    let without = without.display().to_string();
+    assert_eq!(place.ok(&["apply", &without]).out, "nothing to change\n", "nothing goes without --prune");
+    let pruned = place.ok(&["apply", &without, "--prune"]);
+    assert!(pruned.out.contains("- credential acme-file"), "{pruned:?}");
+    let left = place.json(&["credential", "list"]);
+    assert_eq!(left.as_array().unwrap().iter().map(|one| &one["username"]).collect::<Vec<_>>(), ["by-hand"]);
+}
+
+#[test]
+fn a_secret_is_shown_once_and_never_again() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let issued = place.ok(&[
+        "credential",
+        "issue",
+        "acme",
+        "--stream",
+        "marketing",
+        "--expires",
+        "30d",
+        "--from-ip",
+        "10.0.0.0/8",
+    ]);
+    let secret = field(&issued.out, "secret");
+    let username = field(&issued.out, "username");
+    assert!(secret.starts_with("bh_") && secret.len() == 46, "{secret}");
+    assert!(username.starts_with("acme-") && username.len() == 11, "{username}");
+
+    let rotated = place.ok(&["credential", "rotate", &username, "--overlap", "1h"]);
+    let second = field(&rotated.out, "secret");
+    assert_ne!(secret, second);
+    assert!(rotated.out.contains("lives until"), "{rotated:?}");
+    for arguments in
+        [&["credential", "list"][..], &["credential", "list", "--json"], &["tenant", "show", "acme", "--json"]]
+    {
+        let ran = place.ok(arguments);
+        assert!(ran.out.contains(&username), "{ran:?}");
+        assert!(!ran.out.contains(&secret) && !ran.out.contains(&second) && !ran.out.contains("sha256:"), "{ran:?}");
+    }
+    assert!(!holds(&place.path("data"), secret.as_bytes()), "the store has the hash alone");
+    let list = place.json(&["credential", "list", "acme"]);
+    let one = list.as_array().unwrap().iter().find(|one| one["username"] == username.as_str()).unwrap();
+    assert_eq!(one["secrets"].as_array().unwrap().len(), 2, "both live during the overlap: {one}");
+    assert_eq!(one["from_ip"][0], "10.0.0.0/8");
+
+    let taken = place.run(&["credential", "issue", "acme", "--username", &username]);
+    assert_eq!(taken.code, 1);
+    assert!(taken.err.contains("is tenant acme's already"), "{taken:?}");
+    place.ok(&["credential", "revoke", &username]);
+    let gone = place.run(&["credential", "revoke", &username]);
+    assert_eq!(gone.code, 1);
+    assert!(gone.err.contains("no credential"), "{gone:?}");
+
+    let printed = place.json(&["credential", "issue", "--print-hash"]);
+    assert!(printed["secret"].as_str().unwrap().starts_with("bh_"));
+    assert!(printed["secret_hash"].as_str().unwrap().starts_with("sha256:"));
+    assert_eq!(place.json(&["credential", "list"]).as_array().unwrap().len(), 1, "it stored nothing");
+}
+
+#[test]
+fn errors_say_what_to_do_next() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    for (arguments, wanted) in [
+        (&["tenant", "show", "acne"][..], "no tenant acne (did you mean acme?); `bulkhead tenant list` shows all"),
+        (&["tenant", "pause", "acme", "--stream", "marketin"], "did you mean marketing?"),
+        (&["tenant", "resume", "acme"], "tenant acme is not paused"),
+        (&["credential", "issue", "acme", "--expires", "2020-01-01"], "is past"),
+        (&["suppression", "show", "acme", "a@b.example"], "is not on the suppression list"),
+        (
+            &["tenant", "limits", "acme", "--warn-bounce", "9%", "--pause-bounce", "5%"],
+            "a warning comes before its pause",
+        ),
+        (&["send-test", "--tenant", "acme", "--to", "a@b.example"], "start it with `bulkhead serve`"),
+    ] {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code, 1, "{arguments:?}: {ran:?}");
+        assert!(ran.err.contains(wanted), "{arguments:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn limits_are_changed_one_by_one_and_reset() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    place.ok(&["tenant", "limits", "acme", "--stream", "marketing", "--warn-bounce", "3%"]);
+    place.ok(&["tenant", "limits", "acme", "--stream", "marketing", "--pause-bounce", "0.06"]);
+    let shown = place.json(&["tenant", "limits", "acme"]);
+    assert_eq!(shown["streams"][0]["limits"], serde_json::json!({"warn_bounce": 0.03, "pause_bounce": 0.06}));
+    assert_eq!(shown["senders"], serde_json::json!(["acme.example"]), "nothing else changed");
+    place.ok(&["tenant", "limits", "acme", "--stream", "marketing", "--reset"]);
+    assert_eq!(place.json(&["tenant", "show", "acme"])["streams"][0]["limits"], serde_json::json!({}));
+}
+
+#[test]
+fn suppression_lists_come_and_go_as_files() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let many: String = (0..1200).map(|n| format!("bulk{n}@b.example,bounce\n")).collect();
+    place.write("list.csv", &format!("address,reason\n{many}nobody,bounce\nangry@b.example,complaint\n"));
+    let imported = place.run(&["suppression", "import", "acme", "list.csv"]);
+    assert_eq!(imported.code, 1, "a bad line is a failure for scripts: {imported:?}");
+    assert!(imported.out.contains("1201 added, 0 were there as strong, 1 bad lines"), "{imported:?}");
+    assert!(imported.err.contains("list.csv: line 1202: the address \"nobody\""), "{imported:?}");
+    assert!(imported.err.contains("entries so far"), "{imported:?}");
+
+    let again = place.run(&["suppression", "import", "acme", "list.csv"]);
+    assert!(again.out.contains("0 added, 1201 were there as strong"), "{again:?}");
+
+    let csv = place.ok(&["suppression", "export", "acme"]).out;
+    assert_eq!(csv.lines().count(), 1202);
+    assert!(csv.starts_with("address,reason,origin,at,expires,actor\n"), "{}", &csv[..80]);
+    place.ok(&["suppression", "export", "acme", "copy.jsonl"]);
+    assert_eq!(std::fs::read_to_string(place.path("copy.jsonl")).unwrap().lines().count(), 1201);
+
+    let kept = place.run(&["suppression", "remove", "acme", "angry@b.example"]);
+    assert_eq!(kept.code, 1);
+    assert!(kept.err.contains("--force"), "{kept:?}");
+    place.ok(&["suppression", "remove", "acme", "Angry@b.example", "--force"]);
+    // A bounce by hand does not take a complaint's place, and the other way round it does.
+    place.ok(&["suppression", "add", "acme", "bulk7@b.example", "--kind", "complaint"]);
+    assert_eq!(place.json(&["suppression", "show", "acme", "BULK7@b.example"])["reason"], "complaint");
+    place.ok(&["suppression", "add", "acme", "bulk7@b.example", "--kind", "bounce"]);
+    assert_eq!(place.json(&["suppression", "show", "acme", "bulk7@b.example"])["reason"], "complaint");
+    assert_eq!(place.json(&["suppression", "list", "acme"]).as_array().unwrap().len(), 1200);
+
+    // From one tenant's file to another's list, by standard input.
+    let mut child = place
+        .command(&["suppression", "import", "acme", "-", "--format", "jsonl"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"address\":\"new@b.example\"}\n").unwrap();
+    let ran = ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("1 added"), "{ran:?}");
+}
+
+#[test]
+fn archived_events_are_applied_once() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let event = serde_json::json!({
+        "eventType": "Bounce",
+        "mail": {
+            "timestamp": "2026-05-01T09:15:02.418Z", "messageId": "0102-archived", "source": "a@acme.example",
+            "destination": ["gone@b.example"], "tags": {"tenant": ["acme"], "stream": ["marketing"]}
+        },
+        "bounce": {
+            "bounceType": "Permanent", "bounceSubType": "General", "feedbackId": "0102-feedback",
+            "timestamp": "2026-05-01T09:15:05.000Z", "bouncedRecipients": [{"emailAddress": "gone@b.example"}]
+        }
+    });
+    place.write("events.jsonl", &format!("{event}\n\n{event}\nnonsense\n"));
+    let first = place.run(&["events", "replay", "events.jsonl"]);
+    assert_eq!(first.code, 1, "{first:?}");
+    assert!(first.out.contains("2 events applied or known, 1 lines malformed, 0 not taken"), "{first:?}");
+    assert!(first.err.contains("events.jsonl: line 4"), "{first:?}");
+    let list = place.json(&["suppression", "list", "acme"]);
+    assert_eq!(list[0]["address"], "gone@b.example");
+    assert_eq!(list.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn commands_go_to_the_relay_while_it_runs_and_to_the_store_while_it_does_not() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let served = Served::start(&place);
+
+    let status = place.json(&["status"]);
+    assert_eq!((&status["running"], &status["ready"]), (&Value::from(true), &Value::from(true)), "{status}");
+    assert_eq!(status["listeners"].as_array().unwrap().len(), 2);
+    let admin = status["admin"].as_str().unwrap();
+    assert_eq!(place.ok(&["health", "--address", admin]).out, "ok\n");
+    assert!(place.ok(&["health", "--ready", "--address", admin]).out.contains("true"));
+
+    // A message out, its bounce back, the next one refused.
+    let sent = place.ok(&["send-test", "--tenant", "acme", "--to", "gone@bounce.test"]);
+    assert!(sent.out.contains("250 2.0.0 Ok"), "{sent:?}");
+    served.wait_for("message_bounced");
+    let refused = place.run(&["send-test", "--tenant", "acme", "--to", "gone@bounce.test"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("550") && refused.err.contains("suppressed"), "{refused:?}");
+    assert_eq!(place.json(&["credential", "list"]).as_array().unwrap().len(), 1, "send-test leaves no credential");
+
+    // A change is in force at once, and says who made it.
+    place.ok(&["tenant", "pause", "acme", "--reason", "for the test"]);
+    let mut changed = served.wait_for("changed");
+    while changed["command"] != "tenant pause" {
+        changed = served.wait_for("changed");
+    }
+    assert_eq!(changed["reason"], "for the test");
+    assert!(changed["actor"].as_str().unwrap().starts_with("cli:"), "{changed}");
+    let paused = place.run(&["send-test", "--tenant", "acme", "--to", "a@customers.example"]);
+    assert!(paused.err.contains("451") && paused.err.contains("for the test"), "{paused:?}");
+    place.ok(&["tenant", "resume", "acme"]);
+    place.ok(&["send-test", "--tenant", "acme", "--to", "a@customers.example", "--stream", "marketing"]);
+
+    // Nobody else gets at the store or the socket meanwhile.
+    let second = place.run(&["serve", "--sandbox"]);
+    assert_eq!(second.code, 1, "{second:?}");
+    assert!(second.err.contains("in use"), "{second:?}");
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(place.path("data/control.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let (code, err) = served.stop();
+    assert_eq!(code, 0, "{err}");
+    assert!(!place.path("data/control.sock").exists(), "the socket goes with the relay");
+    let health = place.run(&["health", "--address", admin]);
+    assert_eq!(health.code, 1, "{health:?}");
+
+    let list = place.json(&["suppression", "list", "acme"]);
+    assert_eq!(list[0]["address"], "gone@bounce.test", "what the relay stored is there without it");
+    assert_eq!(place.json(&["status"])["running"], false);
+}
+
+#[test]
+fn a_hangup_applies_the_tenants_file_and_a_bad_one_changes_nothing() {
+    let place = Place::new();
+    let config = std::fs::read_to_string(place.path("bulkhead.toml")).unwrap();
+    place.write("bulkhead.toml", &format!("tenants_file = {:?}\n{config}", place.path("tenants.toml")));
+    let served = Served::start(&place);
+    place.write(
+        "tenants.toml",
+        &TENANTS.replace("senders = [\"acme.example\"]", "senders = [\"acme.example\", \"acme.io\"]"),
+    );
+    served.signal("-HUP");
+    assert_eq!(served.wait_for("tenants_applied")["changes"], 1);
+    assert_eq!(place.json(&["tenant", "show", "acme"])["senders"], serde_json::json!(["acme.example", "acme.io"]));
+    place.write("tenants.toml", "[[tenant]]\nid = \"other\"\n");
+    served.signal("-HUP");
+    let refused = served.wait_for("tenants_refused");
+    assert_eq!(refused["blame"], "us");
+    assert_eq!(place.json(&["tenant", "list"]).as_array().unwrap().len(), 1);
+    let (code, err) = served.stop();
+    assert_eq!(code, 0, "{err}");
+    // At start it is another matter: a relay does not run with a tenants file it cannot follow.
+    let ran = place.run(&["serve", "--sandbox"]);
+    assert_eq!(ran.code, 78, "{ran:?}");
+}
+
+#[test]
+fn a_socket_that_a_dead_relay_left_is_replaced() {
+    let place = Place::new();
+    let served = Served::start(&place);
+    served.signal("-KILL");
+    drop(served);
+    assert!(place.path("data/control.sock").exists(), "there is something to replace");
+    assert!(place.json(&["tenant", "list"]).as_array().is_some(), "commands go to the store then");
+    let served = Served::start(&place);
+    assert_eq!(place.json(&["status"])["running"], true);
+    assert_eq!(served.stop().0, 0);
+}
+
+#[test]
+fn the_sandbox_alone_tells_what_an_sdk_needs() {
+    let place = Place::new();
+    let mut child = place.command(&["sandbox", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    while !told.contains("AWS_SECRET_ACCESS_KEY") {
+        assert_ne!(out.read_line(&mut told).unwrap(), 0, "{told}");
+    }
+    let url = told.lines().find_map(|line| line.split("AWS_ENDPOINT_URL_SESV2=").nth(1)).unwrap();
+    let answer = ureq::get(&format!("{url}/sandbox/messages")).call().unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+
+    let outside = place.run(&["sandbox", "--listen", "0.0.0.0:0"]);
+    assert_eq!(outside.code, 1);
+    assert!(outside.err.contains("loopback"), "{outside:?}");
+}
+
+#[test]
+fn the_demo_ends_well_and_proves_it() {
+    let place = Place::new();
+    let told = place.json(&["demo", "--messages", "15"]);
+    assert_eq!(told["ok"], true, "{told}");
+    let claims = told["claims"].as_array().unwrap();
+    assert!(claims.len() >= 15, "{told}");
+    assert!(claims.iter().all(|claim| claim["happened"] == true), "{told}");
+    assert_eq!(place.run(&["demo", "--messages", "1"]).code, 64);
+}
+
+/// The value behind a name in two-column output.
+fn field(text: &str, name: &str) -> String {
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
+    line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or_else(|| panic!("no {name} in {text}")).to_owned()
+}
+
+/// Whether any file under `folder` holds `octets`.
+fn holds(folder: &Path, octets: &[u8]) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return holds(&path, octets);
+        }
+        std::fs::read(&path).is_ok_and(|found| found.windows(octets.len()).any(|part| part == octets))
+    })
+}
