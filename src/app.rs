@@ -44,7 +44,7 @@ use crate::store::tally::Tally;
 use crate::store::tenants::Declared;
 use crate::store::{Key, ReadError, Store};
 use crate::time::Clock as _;
-use crate::upstream::Notices;
+use crate::upstream::{Mailer, Notices};
 use crate::wire::Acceptor;
 
 /// How often certificate files are looked at.
@@ -144,15 +144,7 @@ impl House {
         let random = Arc::new(MachineRandom);
         raise_descriptors(settings.limits.connections);
 
-        let certificates = match certificates {
-            Some(certificates) => Some(Arc::new(certificates)),
-            None if settings.needs_certificate() => Some(Arc::new(Certificates::load(
-                &settings.tls.certificate_file,
-                &settings.tls.private_key_file,
-                clock.clone(),
-            )?)),
-            None => None,
-        };
+        let certificates = certificates_of(&settings, certificates)?;
         let sled = Arc::new(SledStore::open(&settings.data_dir)?);
         let store: Arc<dyn Store> = sled.clone();
         let available = {
@@ -175,23 +167,8 @@ impl House {
         }
         apply_tenants_file(&desk, &settings).await?;
 
-        let aws = ses::sdk_config(settings.aws.region.clone(), credentials).await;
-        let mailer = SesMailer::new(
-            &aws,
-            ses::Options {
-                endpoint_url: settings.aws.ses_endpoint_url.clone(),
-                calls_in_flight: settings.aws.calls_in_flight,
-                bytes_in_flight: settings.aws.bytes_in_flight,
-                call_time: settings.aws.call_seconds,
-                large_call_time: settings.aws.large_call_seconds,
-                queue_time: settings.aws.call_wait_seconds,
-            },
-        );
+        let (mailer, notices) = upstream(&settings, credentials).await;
         let tally = Arc::new(Tally::default());
-        let notices: Arc<dyn Notices> = match &settings.events.queue_url {
-            Some(url) => Arc::new(SqsNotices::new(&aws, settings.aws.sqs_endpoint_url.clone(), url.clone())),
-            None => Arc::new(NoQueue),
-        };
         let ingest = Ingest::new(
             store.clone(),
             directory.clone(),
@@ -210,7 +187,7 @@ impl House {
             store,
             store_available: Arc::new(available),
             directory,
-            mailer: Arc::new(mailer),
+            mailer,
             acceptor: certificates.clone().map(|one| one as Arc<dyn Acceptor>),
             clock,
             random,
@@ -290,6 +267,39 @@ impl House {
             ListenerView { address: address.to_string(), tls: tls.into(), proxy_protocol: listener.proxy_protocol }
         });
         views.collect()
+    }
+}
+
+/// The certificate that was handed in, else the files of the settings, if any listener needs one.
+fn certificates_of(settings: &Settings, given: Option<Certificates>) -> Result<Option<Arc<Certificates>>, TlsError> {
+    match given {
+        Some(certificates) => Ok(Some(Arc::new(certificates))),
+        None if settings.needs_certificate() => {
+            let files = &settings.tls;
+            let certificates =
+                Certificates::load(&files.certificate_file, &files.private_key_file, Arc::new(MachineClock))?;
+            Ok(Some(Arc::new(certificates)))
+        }
+        None => Ok(None),
+    }
+}
+
+/// SES and the queue of its events, over one pool of connections.
+async fn upstream(settings: &Settings, credentials: Credentials) -> (Arc<dyn Mailer>, Arc<dyn Notices>) {
+    let aws = &settings.aws;
+    let config = ses::sdk_config(aws.region.clone(), credentials).await;
+    let options = ses::Options {
+        endpoint_url: aws.ses_endpoint_url.clone(),
+        calls_in_flight: aws.calls_in_flight,
+        bytes_in_flight: aws.bytes_in_flight,
+        call_time: aws.call_seconds,
+        large_call_time: aws.large_call_seconds,
+        queue_time: aws.call_wait_seconds,
+    };
+    let mailer = Arc::new(SesMailer::new(&config, options));
+    match &settings.events.queue_url {
+        Some(url) => (mailer, Arc::new(SqsNotices::new(&config, aws.sqs_endpoint_url.clone(), url.clone()))),
+        None => (mailer, Arc::new(NoQueue)),
     }
 }
 

@@ -25,7 +25,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::command::{CommandError, Desk, Request, Response, perform};
+use super::command::{Desk, Request, Response, perform};
+use super::error::CommandError;
 
 /// The socket's name in the data folder.
 pub const SOCKET: &str = "control.sock";

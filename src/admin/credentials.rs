@@ -13,7 +13,8 @@ use crate::store::directory::Directory;
 use crate::store::tenants::{put_credential, remove_credential};
 use crate::time::Timestamp;
 
-use super::command::{CommandError, Desk, PAGE, Response, nearest, reason};
+use super::command::{Desk, PAGE, Response, nearest, reason};
+use super::error::CommandError;
 use super::tenants::{check_stream, find};
 use super::view::{CredentialView, Issued, ShownOnce};
 

@@ -8,12 +8,14 @@
 pub mod command;
 pub mod control;
 mod credentials;
+pub mod error;
 pub mod health;
 pub mod listfile;
 mod suppressions;
 mod tenants;
 pub mod view;
 
-pub use command::{CommandError, Desk, Request, Response, perform};
+pub use command::{Desk, Request, Response, perform};
 pub use control::{Client, Control};
+pub use error::CommandError;
 pub use health::{Health, Metrics};

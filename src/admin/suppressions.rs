@@ -10,7 +10,8 @@ use crate::policy::tenant::{Suppression, SuppressionReason};
 use crate::store::suppressions::{self as entries, ChangeError, RemoveError};
 use crate::time::Timestamp;
 
-use super::command::{CHUNK, CommandError, Desk, PAGE, Response, reason};
+use super::command::{CHUNK, Desk, PAGE, Response, reason};
+use super::error::CommandError;
 use super::listfile::Entry;
 use super::tenants::find;
 use super::view::SuppressionView;

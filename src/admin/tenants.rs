@@ -8,7 +8,8 @@ use crate::store::directory::Directory;
 use crate::store::tenants::{self, Declared, DeclaredTenant};
 use crate::time::Hour;
 
-use super::command::{CommandError, Desk, PAGE, Response, nearest, reason};
+use super::command::{Desk, PAGE, Response, nearest, reason};
+use super::error::CommandError;
 use super::view::{CredentialView, StreamView, TenantRow, TenantView};
 
 /// The tenant, or an error with the nearest name.
