@@ -179,26 +179,25 @@ impl Verifier {
         known.1.clone()
     }
 
-    fn tag(&self, username: &Username, secret: &Secret, hash: &SecretHash) -> [u8; 32] {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else {
-            // HMAC takes keys of any length.
-            return [0; 32];
-        };
+    /// What a verified secret is remembered under; without a tag nothing is remembered.
+    fn tag(&self, username: &Username, secret: &Secret, hash: &SecretHash) -> Option<[u8; 32]> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).ok()?;
         // Neither username nor stored hash has a NUL, so the first and the last one separate.
         mac.update(username.as_str().as_bytes());
         mac.update(&[0]);
         mac.update(secret.expose());
         mac.update(&[0]);
         mac.update(hash.to_string().as_bytes());
-        mac.finalize().into_bytes().into()
+        Some(mac.finalize().into_bytes().into())
     }
 
-    fn remembers(&self, tag: [u8; 32], now: Instant) -> bool {
+    fn remembers(&self, tag: Option<[u8; 32]>, now: Instant) -> bool {
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.verified.get(&tag).is_some_and(|until| now < *until)
+        tag.and_then(|tag| cache.verified.get(&tag)).is_some_and(|until| now < *until)
     }
 
-    fn remember(&self, tag: [u8; 32], now: Instant) {
+    fn remember(&self, tag: Option<[u8; 32]>, now: Instant) {
+        let Some(tag) = tag else { return };
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.verified.len() >= cache.entries {
             cache.verified.retain(|_, until| now < *until);
