@@ -50,7 +50,7 @@ username = "user"
 secret_hash = "sha256:$(printf pass | sha256sum | cut -d' ' -f1)"
 C
   AWS_ACCESS_KEY_ID=AKIDEXAMPLE AWS_SECRET_ACCESS_KEY=example AWS_EC2_METADATA_DISABLED=true AWS_CA_BUNDLE="$CERTS/ca.pem" \
-    TOKIO_WORKER_THREADS=${BULKHEAD_THREADS:-} "$bin" --config "$d/bulkhead.toml" serve > "$d/log.jsonl" 2> "$d/err" &
+    env -u BULKHEAD_BIN "$bin" --config "$d/bulkhead.toml" serve > "$d/log.jsonl" 2> "$d/err" &
   PEER_PIDS=$!
   wait_port $PEER_ADDR
 }

@@ -1,8 +1,9 @@
 //! One message, from the end of its data to its verdict.
 //!
-//! Read the header section, judge, choose the stream, edit, offer to SES, join the outcomes. The
-//! whole runs as a task of its own: once the data is here, a client that hangs up changes nothing
-//! about what is sent and what is logged.
+//! Read the header section, judge, choose the stream, edit, offer to SES, join the outcomes. It runs
+//! in the connection's own task, which does not look at its socket meanwhile: once the data is here,
+//! a client that hangs up changes nothing about what is sent and what is logged. A message of one
+//! call wakes no other task.
 //!
 //! Promises: exactly one verdict line a message, even if this panics or is abandoned at the end of
 //! a drain (the [`Record`] writes it when it is dropped without one); a 250 only from SES's own
@@ -80,17 +81,12 @@ struct Stopped {
 }
 
 impl Message {
-    /// Accepts or refuses in a task of its own, to the end, whatever becomes of the caller.
+    /// Accepts or refuses, to the end: nobody looks at the client's socket meanwhile, so a client
+    /// that hangs up changes nothing. Only the end of a drain cuts it short.
     pub(super) async fn accept_to_the_end(self) -> Result<Receipt, Refusal> {
-        let office = Arc::clone(&self.office);
-        let abandon = office.abandon.clone();
-        let task = office.tasks.spawn(async move { abandon.run_until_cancelled(self.accept()).await });
-        match task.await {
-            Ok(Some(result)) => result,
-            // The record has written the verdict line.
-            Ok(None) => Err(abandoned()),
-            Err(_) => Err(fault()),
-        }
+        let abandon = self.office.abandon.clone();
+        // Without a result the record has written the verdict line.
+        abandon.run_until_cancelled(self.accept()).await.unwrap_or_else(|| Err(abandoned()))
     }
 
     async fn accept(mut self) -> Result<Receipt, Refusal> {
@@ -233,6 +229,12 @@ fn spread(recipients: Vec<Mailbox>, fan_out: FanOut, bytes: usize) -> Vec<Vec<Ma
 async fn offer(shipment: &Arc<Shipment>, record: &mut Record) {
     let office = Arc::clone(&record.office);
     record.offered(shipment.calls.len());
+    if shipment.calls.len() == 1 {
+        record.begun(0);
+        let (at, outcome, took) = call(office, Arc::clone(shipment), 0).await;
+        record.answered(shipment, at, outcome, took);
+        return;
+    }
     let mut under_way = JoinSet::new();
     let mut begun = 0;
     let mut width = 1;
