@@ -323,6 +323,22 @@ async fn an_event_that_the_ledger_has_forgotten_is_not_counted_again() {
     assert_eq!(world.suppressed().await.len(), 1);
 }
 
+#[tokio::test]
+async fn the_settings_say_how_long_events_and_counts_are_kept() {
+    let world = World::new();
+    apply(&world, &[bounce("f-1", &[A])]).await;
+    let janitor = world.janitor().keeping(30, 10);
+    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters };
+    world.clock.pass(12 * DAY);
+    assert_eq!(janitor.sweep().await.unwrap(), swept(0, 1), "counts for 10 days, the ledger for 30");
+    world.clock.pass(19 * DAY);
+    assert_eq!(janitor.sweep().await.unwrap(), swept(1, 0));
+    // Less than SQS may bring an event again is not to be had.
+    apply(&world, &[bounce("f-2", &[A])]).await;
+    world.clock.pass(2 * DAY);
+    assert_eq!(world.janitor().keeping(1, 400).sweep().await.unwrap(), swept(0, 0));
+}
+
 #[test]
 fn events_are_counted_for_a_shorter_time_than_they_are_remembered() {
     let remembered = Duration::from_secs(u64::from(ledger::KEPT_HOURS) * 3600);

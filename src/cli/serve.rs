@@ -366,7 +366,8 @@ impl SandboxOnly {
                 .map_err(|error| Failure::because(format!("{}: {error}", self.listen)))?;
             let (url, queue) = (sandbox.url(), sandbox.queue_url());
             if out.json {
-                out.json(&serde_json::json!({"url": url, "queue_url": queue, "region": region}))?;
+                // One line: the program that started us reads it while we go on.
+                out.line(serde_json::json!({"url": url, "queue_url": queue, "region": region}).to_string());
             } else {
                 out.line(format!("A local SES v2 and SQS at {url}. No mail leaves this machine.\n"));
                 out.line(format!("  queue      {queue}"));
