@@ -1,0 +1,179 @@
+//! What the machines cost by themselves, without sockets, TLS or SES: `cargo bench`.
+//!
+//! The figures of a whole message, beside the floor of the AWS SDK, are made with `bulkhead.sh`.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulkhead::event;
+use bulkhead::mail::header::{Additions, HeaderLimits, HeaderSection};
+use bulkhead::mail::{ConfigurationSet, Login, Mailbox, Receipt, ReversePath, StreamId, Taken, TenantId, Username};
+use bulkhead::policy::decide;
+use bulkhead::policy::tenant::{
+    FanOut, Limits, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
+};
+use bulkhead::smtp::{Answer, Question, Session, Step, Terms};
+use bytes::Bytes;
+use divan::Bencher;
+use divan::counter::BytesCount;
+
+fn main() {
+    divan::main();
+}
+
+const LIMITS: HeaderLimits = HeaderLimits { bytes: 262_144, fields: 1_000 };
+
+fn message(size: usize) -> Vec<u8> {
+    let mut text = b"From: App <app@acme.example>\r\nTo: reader@dest.example\r\nSubject: Your receipt\r\n\
+        MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nX-Mailer: bench\r\n\r\n"
+        .to_vec();
+    while text.len() < size {
+        text.extend_from_slice(b"A line of the body, as long as lines in bodies usually are, or so it seems.\r\n");
+    }
+    text
+}
+
+fn terms() -> Arc<Terms> {
+    Arc::new(Terms {
+        hostname: "relay.test".into(),
+        starttls: true,
+        cleartext_auth: false,
+        message_bytes: 26_214_400,
+        recipients: 50,
+        messages: 1_000_000,
+        command_bytes: 2_048,
+        auth_bytes: 12_288,
+        line_bytes: 1_000,
+        errors: 10,
+        auth_failures: 3,
+        auth_delay: Duration::from_secs(1),
+        command_time_unauthenticated: Duration::from_secs(60),
+        command_time: Duration::from_secs(300),
+        data_time: Duration::from_secs(600),
+        data_rate: 512,
+    })
+}
+
+fn login() -> Arc<Login> {
+    Arc::new(Login {
+        tenant: TenantId::parse("acme").unwrap(),
+        credential: Username::parse("acme-app").unwrap(),
+        stream: None,
+        secret_fingerprint: 1,
+    })
+}
+
+fn tenant() -> Tenant {
+    let stream = |id: &str, kind| {
+        let id = StreamId::parse(id).unwrap();
+        let stream = Stream {
+            id: id.clone(),
+            kind,
+            configuration_set: ConfigurationSet::parse(&format!("acme-{id}")).unwrap(),
+            suppress_on: vec![SuppressionReason::Bounce],
+            rate_per_second: None,
+            daily_recipients: None,
+            warmup: None,
+            fan_out: FanOut::Single,
+            limits: Limits::default(),
+            pause: None,
+        };
+        (id, stream)
+    };
+    Tenant {
+        id: TenantId::parse("acme").unwrap(),
+        contact: None,
+        senders: vec![SenderPattern::parse("acme.example").unwrap()],
+        ses_tenant: None,
+        default_stream: StreamId::parse("transactional").unwrap(),
+        limits: Limits::default(),
+        enforce: true,
+        paused_reply: PausedReply::Defer,
+        pause: None,
+        streams: BTreeMap::from([
+            stream("transactional", StreamKind::Transactional),
+            stream("marketing", StreamKind::Marketing),
+        ]),
+    }
+}
+
+/// Drives the session until it wants to read; answers yes to everything.
+fn settle(session: &mut Session, login: &Arc<Login>, now: Instant) {
+    loop {
+        let answer = match session.step(now) {
+            Step::Read => return,
+            Step::Write(bytes) => {
+                divan::black_box(bytes);
+                continue;
+            }
+            Step::Ask(Question::Authenticate { .. }) => Answer::Login(Ok(Arc::clone(login))),
+            Step::Ask(Question::Sender { .. } | Question::Recipient { .. }) => Answer::Path(Ok(())),
+            Step::Ask(Question::Accept { data, .. }) => {
+                divan::black_box(data);
+                Answer::Accept(Ok(Receipt::one(Taken::by_ses("id".into()))))
+            }
+            Step::Wait | Step::Secure | Step::Close => panic!("not in this conversation"),
+        };
+        session.answer(answer, now);
+    }
+}
+
+/// MAIL, RCPT, DATA, the data and its dot, read in pieces of 16 KiB, on an authenticated session.
+#[divan::bench(args = [2_048, 10_240, 102_400, 5_242_880])]
+fn session_message(bencher: Bencher<'_, '_>, size: usize) {
+    let (login, now) = (login(), Instant::now());
+    let mut session = Session::new(terms(), true, now);
+    session.receive(b"EHLO c.example\r\nAUTH PLAIN AGFjbWUtYXBwAG9wZW4tc2VzYW1lLW9wZW4tc2VzYW1l\r\n", now);
+    settle(&mut session, &login, now);
+    let mut data = message(size);
+    data.extend_from_slice(b".\r\n");
+    bencher.counter(BytesCount::new(size)).bench_local(|| {
+        for command in ["MAIL FROM:<app@acme.example>\r\n", "RCPT TO:<reader@dest.example>\r\n", "DATA\r\n"] {
+            session.receive(command.as_bytes(), now);
+            settle(&mut session, &login, now);
+        }
+        for piece in data.chunks(16_384) {
+            session.receive(piece, now);
+            settle(&mut session, &login, now);
+        }
+    });
+}
+
+/// Scan, single fields, originators, wishes, edit, and the one copy for the SDK.
+#[divan::bench(args = [2_048, 10_240, 102_400, 5_242_880])]
+fn header_section(bencher: Bencher<'_, '_>, size: usize) {
+    let message = Bytes::from(message(size));
+    let additions = Additions {
+        trace: "Received: from c.example by relay.test with ESMTPSA; Fri, 01 May 2026 09:15:02 +0000\r\n",
+        date: "Fri, 01 May 2026 09:15:02 +0000",
+        message_id: "<01KAH2V4S9Q0ZC7M3T8N5XW1YE@relay.test>",
+    };
+    bencher.counter(BytesCount::new(size)).bench(|| {
+        let section = HeaderSection::scan(message.clone(), LIMITS).unwrap();
+        section.check_single().unwrap();
+        divan::black_box((section.originators().unwrap(), section.wishes().unwrap()));
+        section.edit(&additions).to_vec()
+    });
+}
+
+/// The decisions of one message with one recipient.
+#[divan::bench]
+fn decisions(bencher: Bencher<'_, '_>) {
+    let (tenant, login) = (tenant(), login());
+    let from = ReversePath::Mailbox(Mailbox::parse(b"app@acme.example").unwrap());
+    let section = HeaderSection::scan(Bytes::from(message(500)), LIMITS).unwrap();
+    let (originators, wishes) = (section.originators().unwrap(), section.wishes().unwrap());
+    bencher.bench(|| {
+        divan::black_box(decide::sender(&tenant, &login, &from).into_result().unwrap());
+        divan::black_box(decide::message(&tenant, &login, &originators, &wishes).into_result().unwrap().id.clone())
+    });
+}
+
+/// A bounce in its SNS envelope.
+#[divan::bench]
+fn event_parse(bencher: Bencher<'_, '_>) {
+    let body = include_bytes!("../tests/events/envelope_sns_to_sqs_bounce.json");
+    bencher.bench(|| event::parse(divan::black_box(body)).unwrap());
+}
