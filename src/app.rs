@@ -205,7 +205,8 @@ impl House {
                 node: settings.node.clone(),
             },
         );
-        let janitor = Janitor::new(store.clone(), clock.clone());
+        let janitor = Janitor::new(store.clone(), clock.clone())
+            .keeping(settings.events.ledger_days, settings.events.counter_days);
         let means = Means {
             store,
             store_available: Arc::new(available),
@@ -412,14 +413,49 @@ fn relay_options(settings: &Settings) -> relay::Options {
             connections_per_ip: limits.connections_per_ip,
             connections_per_tenant: limits.connections_per_tenant,
             memory_bytes: limits.memory_bytes,
-            call_wait: settings.aws.call_wait_seconds,
+            memory_step: relay::Limits::default().memory_step,
+            memory_wait: limits.memory_wait_seconds,
+            call_bytes: limits.call_bytes,
+            call_wait: limits.call_wait_seconds,
+            calls_per_message: limits.calls_per_message,
+            write_time: limits.write_seconds,
+            proxy_time: limits.proxy_seconds,
+            linger_time: limits.linger_seconds,
+            auth_wait: limits.auth_wait_seconds,
+            auth_cache_time: limits.auth_cache_seconds,
+            auth_cache_entries: limits.auth_cache_entries,
             handshake_time: limits.handshake_seconds,
             handshakes: limits.handshakes,
             auth_verifications: limits.auth_verifications,
             received_hops: limits.received_hops,
             header: HeaderLimits { bytes: limits.header_bytes, fields: limits.header_fields },
             drain_time: limits.drain_seconds,
-            ..relay::Limits::default()
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A setting that is read and then forgotten would be a promise without effect.
+    #[test]
+    fn every_limit_of_the_settings_reaches_the_relay() {
+        let of = |variable: Option<(String, String)>| {
+            let settings = config::load(None, variable.into_iter()).unwrap();
+            format!("{:?}", relay_options(&settings))
+        };
+        let defaults = of(None);
+        let file = config::default_file();
+        let section = file.split("\n[limits]\n").nth(1).unwrap().split("\n[").next().unwrap();
+        let keys = section.lines().filter_map(|line| line.split_once(" = ")).filter(|(key, _)| !key.starts_with('#'));
+        let mut told = 0;
+        for (key, value) in keys {
+            let variable = format!("BULKHEAD_LIMITS__{}", key.to_ascii_uppercase());
+            let other = value.parse::<u64>().unwrap() + 1;
+            assert_ne!(of(Some((variable, other.to_string()))), defaults, "limits.{key} has no effect");
+            told += 1;
+        }
+        assert!(told > 30, "only {told} limits");
     }
 }

@@ -98,10 +98,14 @@ impl Scene {
         journal::relay_stopped(0);
         journal::certificate_loaded(text);
         journal::certificate_refused(text, text);
+        journal::certificate_ends(text, MachineClock.now(), true);
+        journal::certificate_ends(text, MachineClock.now(), false);
         journal::tenants_applied(text, 2);
         journal::tenants_refused(text, text);
         journal::store_failed(text);
         journal::store_committed(Duration::from_millis(3), 2);
+        journal::store_blobs_found(1);
+        journal::accept_failed(self.peer, text, Duration::from_millis(10));
         journal::changed(text, text, Some(&self.login.tenant), text);
         journal::changed(text, text, None, "");
         tracing::warn!(target: "library", text, "spoke");

@@ -1,4 +1,5 @@
-//! Removes what has served: applied events after 15 days, counts after 35.
+//! Removes what has served: applied events and counts, after `events.ledger_days` and
+//! `events.counter_days` (15 and 35).
 //!
 //! Promises: in small commits, so that nobody waits for it; a row is removed only when every reader
 //! has stopped asking for it (see `store::ledger` and `store::counters`). What can go wrong: the
@@ -22,6 +23,9 @@ const FIRST: Duration = Duration::from_secs(60);
 pub struct Janitor {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    /// Hours for which applied events and counts are kept.
+    ledger_hours: u32,
+    counter_hours: u32,
 }
 
 /// What a sweep removed.
@@ -47,7 +51,14 @@ pub enum SweepError {
 impl Janitor {
     /// Nothing happens before [`run`](Self::run) or [`sweep`](Self::sweep).
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+        Self { store, clock, ledger_hours: ledger::KEPT_HOURS, counter_hours: counters::KEPT_HOURS }
+    }
+
+    /// The same with other times, in days. Applied events are kept for 15 days at least: events
+    /// count for 14 (`policy::effect::COUNTED`), and what counts must be remembered.
+    pub fn keeping(self, ledger_days: usize, counter_days: usize) -> Self {
+        let hours = |days: usize| u32::try_from(days.saturating_mul(24)).unwrap_or(u32::MAX);
+        Self { ledger_hours: hours(ledger_days).max(ledger::KEPT_HOURS), counter_hours: hours(counter_days), ..self }
     }
 
     /// Sweeps once an hour until `drain` is cancelled.
@@ -68,8 +79,8 @@ impl Janitor {
     /// Removes all that is old now.
     pub async fn sweep(&self) -> Result<Swept, SweepError> {
         let now = self.clock.now().hour();
-        let shares = self.sweep_ledger(Hour(now.0.saturating_sub(ledger::KEPT_HOURS))).await?;
-        let counters = self.sweep_counters(Hour(now.0.saturating_sub(counters::KEPT_HOURS))).await?;
+        let shares = self.sweep_ledger(Hour(now.0.saturating_sub(self.ledger_hours))).await?;
+        let counters = self.sweep_counters(Hour(now.0.saturating_sub(self.counter_hours))).await?;
         Ok(Swept { shares, counters })
     }
 
