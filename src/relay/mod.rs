@@ -304,7 +304,7 @@ impl Relay {
     }
 
     /// Serves until `drain`, then finishes what is under way. Returns how many sessions were
-    /// abandoned because `limits.drain_time` was over.
+    /// abandoned because `limits.drain_seconds` was over.
     pub async fn run(self, drain: CancellationToken) -> usize {
         let Self { office, listeners } = self;
         // Its turn comes when no listener hands out places any more.
