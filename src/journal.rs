@@ -30,9 +30,8 @@
 //! | `retry_ms` | milliseconds until the next try |
 //! | `sessions` `abandoned_sessions` `messages` | how many are open, did not end in the drain's time, came in the session |
 //! | `actor` `command` | who changed something, by which command |
-//! | `file` `changes` `items` | a file that was read, what it changed, how many events are meant |
+//! | `file` `changes` `items` `files` | a file that was read, what it changed; how many events, files are meant |
 //! | `expires` | when a certificate ends |
-//! | `files` | how many files were found |
 //! | `version` `data_dir` | Bulkhead's version and data folder |
 //! | `notice` `kind` `topic` `call` | SQS's id of a notice, its kind, the SNS topic, the SQS call that failed |
 //! | `ses_tenant` `status` | an SES tenant and its sending status |
