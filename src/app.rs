@@ -413,23 +413,24 @@ fn relay_options(settings: &Settings) -> relay::Options {
             connections_per_ip: limits.connections_per_ip,
             connections_per_tenant: limits.connections_per_tenant,
             memory_bytes: limits.memory_bytes,
-            memory_step: relay::Limits::default().memory_step,
             memory_wait: limits.memory_wait_seconds,
             call_bytes: limits.call_bytes,
             call_wait: limits.call_wait_seconds,
             calls_per_message: limits.calls_per_message,
             write_time: limits.write_seconds,
+            handshake_time: limits.handshake_seconds,
+            handshakes: limits.handshakes,
             proxy_time: limits.proxy_seconds,
             linger_time: limits.linger_seconds,
+            auth_verifications: limits.auth_verifications,
             auth_wait: limits.auth_wait_seconds,
             auth_cache_time: limits.auth_cache_seconds,
             auth_cache_entries: limits.auth_cache_entries,
-            handshake_time: limits.handshake_seconds,
-            handshakes: limits.handshakes,
-            auth_verifications: limits.auth_verifications,
             received_hops: limits.received_hops,
             header: HeaderLimits { bytes: limits.header_bytes, fields: limits.header_fields },
             drain_time: limits.drain_seconds,
+            // How finely memory is handed out is no setting.
+            ..relay::Limits::default()
         },
     }
 }
