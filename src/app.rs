@@ -444,3 +444,29 @@ fn relay_options(settings: &Settings) -> relay::Options {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A setting that is read and then forgotten would be a promise without effect.
+    #[test]
+    fn every_limit_of_the_settings_reaches_the_relay() {
+        let of = |variable: Option<(String, String)>| {
+            let settings = config::load(None, variable.into_iter()).unwrap();
+            format!("{:?}", relay_options(&settings))
+        };
+        let defaults = of(None);
+        let file = config::default_file();
+        let section = file.split("\n[limits]\n").nth(1).unwrap().split("\n[").next().unwrap();
+        let keys = section.lines().filter_map(|line| line.split_once(" = ")).filter(|(key, _)| !key.starts_with('#'));
+        let mut told = 0;
+        for (key, value) in keys {
+            let variable = format!("BULKHEAD_LIMITS__{}", key.to_ascii_uppercase());
+            let other = value.parse::<u64>().unwrap() + 1;
+            assert_ne!(of(Some((variable, other.to_string()))), defaults, "limits.{key} has no effect");
+            told += 1;
+        }
+        assert!(told > 30, "only {told} limits");
+    }
+}

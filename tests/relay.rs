@@ -567,7 +567,7 @@ async fn no_header_and_no_trust_are_refused() {
         (stand.distrustful, "PROXY TCP4 192.0.2.1 10.0.0.1 1 587\r\n", "trusted_proxies"),
         (stand.proxied, "EHLO client.example\r\n", "does not begin"),
         (stand.proxied, "PROXY TCP4 nonsense\r\n", "malformed"),
-        (stand.proxied, "PROXY TCP4 192.0", "within limits.proxy_time"),
+        (stand.proxied, "PROXY TCP4 192.0", "within limits.proxy_seconds"),
     ];
     for (address, octets, words) in table {
         let mut client = Client::connect(address).await;

@@ -13,7 +13,7 @@
 //! What had left already SES may still take; the caller that drops it has an unknown outcome.
 //!
 //! What can go wrong: whether SES took a message is unknown when a connection breaks after it was
-//! used. Before that nothing has left: see [`Trail`], which watches how far a call came.
+//! used. Before that nothing has left: see `Trail`, which watches how far a call came.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

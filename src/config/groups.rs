@@ -261,7 +261,7 @@ impl Limits {
             auth_cache_entries: s.whole("auth_cache_entries", 10_000, 1..=1_000_000,
                 "Verified chosen passwords that are remembered, so that argon2id need not run for each login."),
             auth_cache_seconds: s.seconds("auth_cache_seconds", 300, 1..=86_400,
-                "Time for which each is remembered; revoking, rotating and pausing forget it at once."),
+                "Time for which each is remembered; revoking and rotating forget it at once."),
             proxy_seconds: s.seconds("proxy_seconds", 5, 1..=60,
                 "Time for a PROXY header."),
             handshake_seconds: s.seconds("handshake_seconds", 10, 1..=300,
@@ -315,7 +315,7 @@ impl Aws {
                 1_048_576..=1_099_511_627_776,
                 "Octets held by SendEmail calls under way at once; a message counts four times, for its encodings, and a larger one goes alone.",
             ),
-            call_seconds: s.seconds("call_seconds", 30, 1..=300, "Time for a SendEmail call of a message up to 1 MiB."),
+            call_seconds: s.seconds("call_seconds", 30, 1..=300, "Time for a SendEmail call of a message up to 5 MiB."),
             large_call_seconds: s.seconds("large_call_seconds", 60, 1..=900, "The same for a larger message."),
             call_wait_seconds: s.seconds(
                 "call_wait_seconds",

@@ -1,4 +1,5 @@
-//! Removes what has served: applied events after 15 days, counts after 35, unless told otherwise.
+//! Removes what has served: applied events and counts, after `events.ledger_days` and
+//! `events.counter_days` (15 and 35).
 //!
 //! Promises: in small commits, so that nobody waits for it; a row is removed only when every reader
 //! has stopped asking for it (see `store::ledger` and `store::counters`). What can go wrong: the
@@ -22,6 +23,7 @@ const FIRST: Duration = Duration::from_secs(60);
 pub struct Janitor {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    /// Hours for which applied events and counts are kept.
     ledger_hours: u32,
     counter_hours: u32,
 }
@@ -52,13 +54,11 @@ impl Janitor {
         Self { store, clock, ledger_hours: ledger::KEPT_HOURS, counter_hours: counters::KEPT_HOURS }
     }
 
-    /// Keeps applied events and counts this many days (`events.ledger_days`, `events.counter_days`).
-    /// The ledger is never kept for less than its default: SQS may bring an event again so long.
-    pub fn keeping(mut self, ledger_days: usize, counter_days: usize) -> Self {
+    /// The same with other times, in days. Applied events are kept for 15 days at least: events
+    /// count for 14 (`policy::effect::COUNTED`), and what counts must be remembered.
+    pub fn keeping(self, ledger_days: usize, counter_days: usize) -> Self {
         let hours = |days: usize| u32::try_from(days.saturating_mul(24)).unwrap_or(u32::MAX);
-        self.ledger_hours = hours(ledger_days).max(ledger::KEPT_HOURS);
-        self.counter_hours = hours(counter_days);
-        self
+        Self { ledger_hours: hours(ledger_days).max(ledger::KEPT_HOURS), counter_hours: hours(counter_days), ..self }
     }
 
     /// Sweeps once an hour until `drain` is cancelled.

@@ -62,4 +62,52 @@ pub mod decisions {
     /// Header fields are refused, not repaired.
     #[doc = include_str!("decisions/strictness.md")]
     pub mod strictness {}
+
+    /// Octets behind STARTTLS get their 220 and the end.
+    #[doc = include_str!("decisions/starttls.md")]
+    pub mod starttls {}
+
+    /// Errors of conduct are counted, decisions are not.
+    #[doc = include_str!("decisions/errors.md")]
+    pub mod errors {}
+
+    /// The first of several calls goes alone.
+    #[doc = include_str!("decisions/first_call.md")]
+    pub mod first_call {}
+
+    /// Connections refused on implicit TLS are closed without a word.
+    #[doc = include_str!("decisions/silence.md")]
+    pub mod silence {}
+
+    /// What a refused login looks like.
+    #[doc = include_str!("decisions/logins.md")]
+    pub mod logins {}
+
+    /// Mailboxes are narrower than RFC 5321.
+    #[doc = include_str!("decisions/mailboxes.md")]
+    pub mod mailboxes {}
+
+    /// A message without an empty line gets one.
+    #[doc = include_str!("decisions/empty_line.md")]
+    pub mod empty_line {}
+
+    /// Old events suppress and no longer count.
+    #[doc = include_str!("decisions/old_events.md")]
+    pub mod old_events {}
+
+    /// Which events count and which suppress.
+    #[doc = include_str!("decisions/effects.md")]
+    pub mod effects {}
+
+    /// The trace field keeps private addresses private.
+    #[doc = include_str!("decisions/trace.md")]
+    pub mod trace {}
+
+    /// No TLS session tickets.
+    #[doc = include_str!("decisions/tickets.md")]
+    pub mod tickets {}
+
+    /// The tenants file has the last word on its credentials.
+    #[doc = include_str!("decisions/credentials.md")]
+    pub mod credentials {}
 }

@@ -2,7 +2,7 @@
 //!
 //! One ordered list of rungs ([`LADDER`]), each with a name for the log and a reply of its own, all
 //! 4xx: a client that is turned away here comes back. What a rung counts is held by the
-//! [`Admission`] and given back when that is dropped, however the connection ends.
+//! `Admission` and given back when that is dropped, however the connection ends.
 //!
 //! IPv4 addresses count one by one, IPv6 addresses by their /64, since that is what one customer
 //! of an access provider has at the least.

@@ -75,7 +75,7 @@ impl Conversation {
             }
         })?;
         let Some(place) = office.gate.tenant(&login.tenant) else {
-            let refusal = too_many_of_tenant();
+            let refusal = wording::too_many_of_tenant();
             journal::session_refused(self.peer, "connections_per_tenant", refusal.reply());
             return Err(refusal);
         };
@@ -97,7 +97,7 @@ impl Conversation {
         let office = &self.office;
         let tenant = office.tenant_of(login, self.peer)?;
         let entry = suppressions::find(&*office.means.store, &login.tenant, forward_path).await.map_err(|error| {
-            let refusal = store_unavailable();
+            let refusal = wording::store_unavailable();
             journal::recipient_deferred(self.session, login, forward_path, refusal.reply(), &error.to_string());
             refusal
         })?;
@@ -132,18 +132,4 @@ impl Office {
             (Ok(_), None) => Err(wording::stopped(&Stop::Defer(Reason::TenantGone, None))),
         }
     }
-}
-
-/// 451: whether the recipient is suppressed cannot be told.
-pub(super) fn store_unavailable() -> Refusal {
-    Refusal::temporary(451, (3, 0), "The store of this relay does not answer; try again later")
-}
-
-fn too_many_of_tenant() -> Refusal {
-    Refusal::temporary(
-        421,
-        (7, 0),
-        "Too many connections of your tenant (limits.connections_per_tenant); use fewer, or close idle ones",
-    )
-    .and_close()
 }

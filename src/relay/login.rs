@@ -8,14 +8,14 @@
 //! argon2id runs as the dearest credential of the directory would, whoever was named: the padding
 //! runs verify against a stored hash and are thrown away.
 //!
-//! A verified argon2id secret is remembered for `limits.auth_cache_time` under
+//! A verified argon2id secret is remembered for `limits.auth_cache_seconds` under
 //! HMAC-SHA256(process key, username ‖ 0 ‖ secret ‖ 0 ‖ stored hash). The stored hash comes from
 //! the directory of the moment, and only live secrets of a credential that is there are looked up:
 //! what was revoked, rotated away or changed is not found from the next login on, without anybody
 //! telling the cache.
 //!
 //! What can go wrong: more logins with chosen passwords than the bound can work off in
-//! `limits.auth_wait` hear 454 4.7.0, a fault of ours that counts against nobody.
+//! `limits.auth_wait_seconds` hear 454 4.7.0, a fault of ours that counts against nobody.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -52,7 +52,7 @@ pub(super) enum NoLogin {
     #[error("the credential's tenant is not there")]
     NoTenant,
     /// Not told: the verifications are busy.
-    #[error("limits.auth_verifications was busy for longer than limits.auth_wait")]
+    #[error("limits.auth_verifications was busy for longer than limits.auth_wait_seconds")]
     Busy,
 }
 

@@ -1,7 +1,7 @@
 //! Octets of mail held at once, by all connections together (`limits.memory_bytes`).
 //!
 //! A message that comes in takes octets in steps as it grows and gives them back when it has been
-//! answered. Where a step is not to be had within `limits.memory_wait`, the message is starved
+//! answered. Where a step is not to be had within `limits.memory_wait_seconds`, the message is starved
 //! (452 4.3.1) rather than the machine. Copies for SES are counted apart (`limits.call_bytes`):
 //! they are made while the message is still held, and waiting for one budget with a share of it in
 //! hand could wait for ever.
@@ -63,7 +63,7 @@ impl Memory {
         self.held.available_permits() >= self.step
     }
 
-    /// Makes `share` cover `octets`: grows it in steps, waiting at most `limits.memory_wait`. It never
+    /// Makes `share` cover `octets`: grows it in steps, waiting at most `limits.memory_wait_seconds`. It never
     /// shrinks.
     pub(super) async fn cover(&self, share: &mut Share, octets: usize) -> Result<(), Short> {
         let have = share.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);

@@ -22,7 +22,6 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::alarm::words;
-use super::answer::store_unavailable;
 use super::join::{Joined, go_on_after, join};
 use super::memory::{Share, Short};
 use super::trace::Trace;
@@ -86,14 +85,16 @@ impl Message {
     pub(super) async fn accept_to_the_end(self) -> Result<Receipt, Refusal> {
         let abandon = self.office.abandon.clone();
         // Without a result the record has written the verdict line.
-        abandon.run_until_cancelled(self.accept()).await.unwrap_or_else(|| Err(abandoned()))
+        abandon.run_until_cancelled(self.accept()).await.unwrap_or_else(|| Err(wording::abandoned()))
     }
 
     async fn accept(mut self) -> Result<Receipt, Refusal> {
         let mut record = Record::open(&self);
         // The last octets came with the end of the data, and a small message in one piece.
         if self.office.memory.cover(&mut self.share, self.data.len()).await.is_err() {
-            return Err(record.refused(Stopped::ours(short_of_memory(), "limits.memory_bytes was used up".into())));
+            return Err(
+                record.refused(Stopped::ours(wording::short_of_memory(), "limits.memory_bytes was used up".into()))
+            );
         }
         match self.prepare(&mut record).await {
             Ok(shipment) => {
@@ -150,7 +151,7 @@ impl Message {
         for mailbox in &self.envelope.forward_paths {
             let entry = suppressions::find(&*self.office.means.store, &self.login.tenant, mailbox)
                 .await
-                .map_err(|error| Stopped::ours(store_unavailable(), error.to_string()))?;
+                .map_err(|error| Stopped::ours(wording::store_unavailable(), error.to_string()))?;
             let now = self.office.means.clock.now();
             match decide::recipient_under(stream, entry.as_ref(), now).into_result() {
                 Ok(()) => kept.push(mailbox.clone()),
@@ -231,8 +232,8 @@ async fn offer(shipment: &Arc<Shipment>, record: &mut Record) {
     record.offered(shipment.calls.len());
     if shipment.calls.len() == 1 {
         record.begun(0);
-        let (at, outcome, took) = call(office, Arc::clone(shipment), 0).await;
-        record.answered(shipment, at, outcome, took);
+        let (at, outcome) = call(office, Arc::clone(shipment), 0).await;
+        record.answered(shipment, at, outcome);
         return;
     }
     let mut under_way = JoinSet::new();
@@ -246,9 +247,9 @@ async fn offer(shipment: &Arc<Shipment>, record: &mut Record) {
             begun += 1;
         }
         match under_way.join_next().await {
-            Some(Ok((at, outcome, took))) => {
+            Some(Ok((at, outcome))) => {
                 going_on &= go_on_after(&outcome);
-                record.answered(shipment, at, outcome, took);
+                record.answered(shipment, at, outcome);
             }
             // A call that panicked has no outcome; the record knows it as unknown.
             Some(Err(_)) => going_on = false,
@@ -258,12 +259,12 @@ async fn offer(shipment: &Arc<Shipment>, record: &mut Record) {
     }
 }
 
-async fn call(office: Arc<Office>, shipment: Arc<Shipment>, at: usize) -> (usize, Outcome, Duration) {
+async fn call(office: Arc<Office>, shipment: Arc<Shipment>, at: usize) -> (usize, Outcome) {
     let room = match office.memory.copy(shipment.edited.len()).await {
         Ok(room) => room,
         Err(Short) => {
-            let why = "limits.call_bytes was used up for longer than limits.call_wait".to_owned();
-            return (at, Outcome::Retry(Retry::Busy, why), Duration::ZERO);
+            let why = "limits.call_bytes was used up for longer than limits.call_wait_seconds".to_owned();
+            return (at, Outcome::Retry(Retry::Busy, why));
         }
     };
     let call = Call {
@@ -273,10 +274,9 @@ async fn call(office: Arc<Office>, shipment: Arc<Shipment>, at: usize) -> (usize
         tags: shipment.tags.clone(),
         ses_tenant: shipment.ses_tenant.clone(),
     };
-    let began = office.means.clock.instant();
     let outcome = office.means.mailer.send(call).await;
     drop(room);
-    (at, outcome, office.means.clock.instant().saturating_duration_since(began))
+    (at, outcome)
 }
 
 /// From the outcomes to the reply, the lines and the verdict.
@@ -301,30 +301,15 @@ fn conclude(shipment: &Shipment, mut record: Record) -> Result<Receipt, Refusal>
                     record.relayed(&receipt, &shipment.notes);
                     Ok(receipt)
                 }
-                None => Err(record.refused(Stopped::ours(fault(), "taken without an id".into()))),
+                None => Err(record.refused(Stopped::ours(wording::fault(), "taken without an id".into()))),
             }
         }
         Joined::Refused { why } | Joined::Deferred { why, .. } => match outcome(why) {
             Some(outcome) => Err(record.refused(Stopped::upstream(outcome))),
-            None => Err(record.refused(Stopped::ours(fault(), "no outcome".into()))),
+            None => Err(record.refused(Stopped::ours(wording::fault(), "no outcome".into()))),
         },
-        Joined::Nothing => Err(record.refused(Stopped::ours(fault(), "there was no call to make".into()))),
+        Joined::Nothing => Err(record.refused(Stopped::ours(wording::fault(), "there was no call to make".into()))),
     }
-}
-
-/// 451: a fault of ours.
-fn fault() -> Refusal {
-    Refusal::temporary(451, (3, 0), "This relay met a fault of its own; try again later")
-}
-
-/// 452: there is no room for the message.
-fn short_of_memory() -> Refusal {
-    Refusal::temporary(452, (3, 1), "This relay is short of memory; try again later")
-}
-
-/// 451: the drain came to its end first.
-fn abandoned() -> Refusal {
-    Refusal::temporary(451, (3, 2), "This relay shut down before Amazon SES had answered; try again later")
 }
 
 impl Stopped {
@@ -352,7 +337,7 @@ impl Stopped {
             Outcome::Retry(..) | Outcome::Paused(..) if classify::cure(outcome).is_some() => Blame::Us,
             Outcome::Retry(..) | Outcome::Paused(..) | Outcome::Unknown(_) | Outcome::Sent(_) => Blame::Upstream,
         };
-        let refusal = wording::outcome(outcome).err().unwrap_or_else(fault);
+        let refusal = wording::outcome(outcome).err().unwrap_or_else(wording::fault);
         Self { refusal, reason: words(outcome).to_owned(), blame }
     }
 }
@@ -420,11 +405,10 @@ impl Record {
         }
     }
 
-    /// Notes an outcome where it counts: metrics, tally, alarms.
-    fn answered(&mut self, shipment: &Shipment, at: usize, outcome: Outcome, took: Duration) {
+    /// Notes an outcome where it counts: tally and alarms. The mailer has counted its call.
+    fn answered(&mut self, shipment: &Shipment, at: usize, outcome: Outcome) {
         let means = &self.office.means;
         let now = means.clock.instant();
-        journal::ses_called(&outcome, took);
         self.office.alarms.consider(&self.login.tenant, &shipment.stream, &outcome, now);
         self.calls_ended = Some(now);
         if let Outcome::Sent(taken) = &outcome {
@@ -522,7 +506,7 @@ impl Drop for Record {
             0 => what.to_owned(),
             open => format!("{what}; {open} calls were under way, and Amazon SES may have taken them"),
         };
-        self.write_refused(&Stopped::ours(abandoned(), reason));
+        self.write_refused(&Stopped::ours(wording::abandoned(), reason));
     }
 }
 

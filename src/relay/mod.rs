@@ -13,8 +13,8 @@
 //! up to [`ACCEPT_PAUSE`], and goes on.
 //!
 //! The drain: listeners close, sessions hear 421 as soon as no transaction is under way, messages
-//! are finished. What is not finished within `limits.drain_time` is abandoned and counted: each
-//! message gets its verdict line and each client, if it listens, its 451; `limits.linger_time`
+//! are finished. What is not finished within `limits.drain_seconds` is abandoned and counted: each
+//! message gets its verdict line and each client, if it listens, its 451; `limits.linger_seconds`
 //! later the connections that are left are cut.
 
 pub mod admission;
@@ -304,7 +304,7 @@ impl Relay {
     }
 
     /// Serves until `drain`, then finishes what is under way. Returns how many sessions were
-    /// abandoned because `limits.drain_time` was over.
+    /// abandoned because `limits.drain_seconds` was over.
     pub async fn run(self, drain: CancellationToken) -> usize {
         let Self { office, listeners } = self;
         // Its turn comes when no listener hands out places any more.
@@ -444,7 +444,7 @@ async fn origin(office: &Office, door: &Door, socket: &mut TcpStream, from: Sock
             None
         }
         Err(_) => {
-            journal::proxy_refused(from, "no PROXY header came within limits.proxy_time");
+            journal::proxy_refused(from, "no PROXY header came within limits.proxy_seconds");
             None
         }
     }

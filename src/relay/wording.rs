@@ -183,6 +183,36 @@ fn halted(paused: Paused) -> Refusal {
     }
 }
 
+/// 451: whether a recipient is suppressed cannot be told.
+pub fn store_unavailable() -> Refusal {
+    Refusal::temporary(451, (3, 0), "The store of this relay does not answer; try again later")
+}
+
+/// 421 to a login over `limits.connections_per_tenant`.
+pub fn too_many_of_tenant() -> Refusal {
+    Refusal::temporary(
+        421,
+        (7, 0),
+        "Too many connections of your tenant (limits.connections_per_tenant); use fewer, or close idle ones",
+    )
+    .and_close()
+}
+
+/// 451: a fault of ours.
+pub fn fault() -> Refusal {
+    Refusal::temporary(451, (3, 0), "This relay met a fault of its own; try again later")
+}
+
+/// 452: there is no room for the message.
+pub fn short_of_memory() -> Refusal {
+    Refusal::temporary(452, (3, 1), "This relay is short of memory; try again later")
+}
+
+/// 451: the drain came to its end first.
+pub fn abandoned() -> Refusal {
+    Refusal::temporary(451, (3, 2), "This relay shut down before Amazon SES had answered; try again later")
+}
+
 /// Somebody else's words: printable US-ASCII, at most `most` characters.
 fn plain(text: &str, most: usize) -> String {
     let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
@@ -284,6 +314,15 @@ mod tests {
             assert_told(&stopped(&Stop::Refuse(reason)), refused, part);
         }
         assert_eq!(names.len(), 12, "as many as policy has");
+    }
+
+    #[test]
+    fn every_fault_of_our_own_has_its_words() {
+        assert_told(&store_unavailable(), "451 4.3.0", "store");
+        assert_told(&too_many_of_tenant(), "421 4.7.0", "limits.connections_per_tenant");
+        assert_told(&fault(), "451 4.3.0", "fault of its own");
+        assert_told(&short_of_memory(), "452 4.3.1", "memory");
+        assert_told(&abandoned(), "451 4.3.2", "shut down");
     }
 
     #[test]

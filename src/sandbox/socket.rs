@@ -1,6 +1,6 @@
 //! Accepted connections that can be broken on purpose: a reset instead of an answer.
 //!
-//! A [`Fuse`] belongs to one connection. Once it is blown, the next octet that would leave fails
+//! A `Fuse` belongs to one connection. Once it is blown, the next octet that would leave fails
 //! the connection instead, and a zero linger makes the kernel send RST: what a client sees when a
 //! load balancer dies under it.
 

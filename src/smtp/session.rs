@@ -660,6 +660,18 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_never_logs_in_is_heard_for_so_many_commands() {
+        let mut talk = Talk::new();
+        for n in 0..COMMANDS_BEFORE_LOGIN {
+            assert!(matches!(talk.hear(b"NOOP\r\n"), Step::Read), "{n}");
+        }
+        assert!(talk.last().starts_with("250 2.0.0 "));
+        assert!(matches!(talk.hear(b"NOOP\r\n"), Step::Close));
+        assert_eq!(talk.last(), "421 4.7.0 Too many commands without a login\r\n");
+        assert_eq!(talk.session.ending(), Some(Ending::Expelled));
+    }
+
+    #[test]
     fn only_a_receipt_makes_a_250() {
         let mut talk = Talk::in_transaction();
         talk.hear(b"RCPT TO:<a@b.example>\r\n");

@@ -1,3 +1,5 @@
+//! The header section: what is scanned, refused, edited and kept.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

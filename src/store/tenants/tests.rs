@@ -1,3 +1,5 @@
+//! Tenants in the store: read, compared with a declaration, made equal to it.
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
