@@ -35,8 +35,8 @@ const DRIBBLE: Duration = Duration::from_millis(500);
 const CUT_OFF: Duration = Duration::from_secs(15);
 /// Visits of the good client to the quiet and to the crowded relay.
 const VISITS: usize = 15;
-/// User memory of an idle connection, in a build without optimisation.
-const MOST_KIB: f64 = 32.0;
+/// User memory of an idle connection, also in a build without optimisation.
+const MOST_KIB: f64 = 16.0;
 
 const LIMITS: &str = r"[limits]
 connections = 4000
