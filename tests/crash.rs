@@ -78,7 +78,10 @@ async fn applied(place: &Place, outcome: &str) -> u64 {
     let status = place.ask(&["status"]).await;
     let (_, metrics) = get(status["admin"].as_str().unwrap(), "/metrics").await;
     let lines = metrics.lines().filter(|line| line.starts_with("bulkhead_events_total{"));
-    lines.filter(|line| line.contains(outcome)).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    lines
+        .filter(|line| line.contains(outcome))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,10 +129,7 @@ async fn events_count_once_out_of_order_and_before_their_send() {
     let reply = client.send("first@bounce.test", "unrecorded").await.unwrap();
     assert_eq!(code(&reply), 451, "{reply}");
     let bounced = |many: u64| async move {
-        soon("the bounce", async {
-            while place.counts().await["bounced"] != many {}
-        })
-        .await;
+        soon("the bounce", async { while place.counts().await["bounced"] != many {} }).await;
     };
     bounced(1).await;
     assert_eq!(place.counts().await, json!({"bounced": 1}));

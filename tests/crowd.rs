@@ -141,16 +141,21 @@ async fn a_good_client_does_not_wait_for_a_crowd() {
     let came_in = began.elapsed();
     let after = process.memory();
     let each = (after as f64 - before as f64) / IDLE as f64;
-    println!("{IDLE} idle connections came in within {came_in:?}; {before} KiB before, {after} KiB after: {each:.1} KiB each");
+    println!(
+        "{IDLE} idle connections came in within {came_in:?}; {before} KiB before, {after} KiB after: {each:.1} KiB each"
+    );
     let crowded = visits(relay, &tls).await;
 
     let slow = slow_crowd(relay, &tls).await;
     let open = sessions_open(&place).await;
     assert!(open >= IDLE + COMMAND_DRIBBLERS + TLS_STALLERS + DATA_DRIBBLERS, "only {open} sessions are open");
     let harassed = visits(relay, &tls).await;
+    println!(
+        "a visit (median, longest): quiet {quiet:?}, {IDLE} idle {crowded:?}, and {} slow {harassed:?}",
+        open - IDLE
+    );
     let standing = [&slow.commands, &slow.handshakes, &slow.data].map(|part| part.iter().all(|one| !one.is_finished()));
     assert_eq!(standing, [true; 3], "the crowd was gone before the good client");
-    println!("a visit (median, longest): quiet {quiet:?}, {IDLE} idle {crowded:?}, and {} slow {harassed:?}", open - IDLE);
     // Generous, for a machine that does other things too; a good client that waits for a slow one's
     // time-out waits for many seconds.
     for (median, longest) in [crowded, harassed] {
@@ -214,9 +219,8 @@ async fn slow_crowd(relay: SocketAddr, tls: &Arc<ClientConfig>) -> Slow {
         .map(|n| tokio::spawn(dribble_data(relay, address(2, n), Arc::clone(tls), Arc::clone(&ready))))
         .collect();
     wait(DATA_DRIBBLERS).await;
-    let handshakes = (0..TLS_STALLERS)
-        .map(|n| tokio::spawn(stall_handshake(relay, address(4, n), Arc::clone(&ready))))
-        .collect();
+    let handshakes =
+        (0..TLS_STALLERS).map(|n| tokio::spawn(stall_handshake(relay, address(4, n), Arc::clone(&ready)))).collect();
     wait(TLS_STALLERS).await;
     let commands = (0..COMMAND_DRIBBLERS)
         .map(|n| tokio::spawn(dribble_command(relay, address(5, n), Arc::clone(&ready))))
