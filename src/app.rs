@@ -205,7 +205,8 @@ impl House {
                 node: settings.node.clone(),
             },
         );
-        let janitor = Janitor::new(store.clone(), clock.clone());
+        let janitor = Janitor::new(store.clone(), clock.clone())
+            .keeping(settings.events.ledger_days, settings.events.counter_days);
         let means = Means {
             store,
             store_available: Arc::new(available),

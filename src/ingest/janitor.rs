@@ -1,4 +1,4 @@
-//! Removes what has served: applied events after 15 days, counts after 35.
+//! Removes what has served: applied events after 15 days, counts after 35, or as it is told.
 //!
 //! Promises: in small commits, so that nobody waits for it; a row is removed only when every reader
 //! has stopped asking for it (see `store::ledger` and `store::counters`). What can go wrong: the
@@ -22,6 +22,8 @@ const FIRST: Duration = Duration::from_secs(60);
 pub struct Janitor {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    ledger_hours: u32,
+    counter_hours: u32,
 }
 
 /// What a sweep removed.
@@ -47,7 +49,16 @@ pub enum SweepError {
 impl Janitor {
     /// Nothing happens before [`run`](Self::run) or [`sweep`](Self::sweep).
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+        Self { store, clock, ledger_hours: ledger::KEPT_HOURS, counter_hours: counters::KEPT_HOURS }
+    }
+
+    /// Keeps applied events and counts for so many days. Applied events are never kept for less
+    /// than [`ledger::KEPT_HOURS`]: one that came again after that would count twice.
+    pub fn keeping(mut self, ledger_days: usize, counter_days: usize) -> Self {
+        let hours = |days: usize| u32::try_from(days).unwrap_or(u32::MAX).saturating_mul(24);
+        self.ledger_hours = hours(ledger_days).max(ledger::KEPT_HOURS);
+        self.counter_hours = hours(counter_days);
+        self
     }
 
     /// Sweeps once an hour until `drain` is cancelled.
@@ -68,8 +79,8 @@ impl Janitor {
     /// Removes all that is old now.
     pub async fn sweep(&self) -> Result<Swept, SweepError> {
         let now = self.clock.now().hour();
-        let shares = self.sweep_ledger(Hour(now.0.saturating_sub(ledger::KEPT_HOURS))).await?;
-        let counters = self.sweep_counters(Hour(now.0.saturating_sub(counters::KEPT_HOURS))).await?;
+        let shares = self.sweep_ledger(Hour(now.0.saturating_sub(self.ledger_hours))).await?;
+        let counters = self.sweep_counters(Hour(now.0.saturating_sub(self.counter_hours))).await?;
         Ok(Swept { shares, counters })
     }
 
