@@ -423,6 +423,8 @@ fn relay_options(settings: &Settings) -> relay::Options {
             connections_per_ip: limits.connections_per_ip,
             connections_per_tenant: limits.connections_per_tenant,
             memory_bytes: limits.memory_bytes,
+            // How finely memory is handed out is no setting.
+            memory_step: relay::Limits::default().memory_step,
             memory_wait: limits.memory_wait_seconds,
             call_bytes: limits.call_bytes,
             call_wait: limits.call_wait_seconds,
@@ -439,8 +441,6 @@ fn relay_options(settings: &Settings) -> relay::Options {
             received_hops: limits.received_hops,
             header: HeaderLimits { bytes: limits.header_bytes, fields: limits.header_fields },
             drain_time: limits.drain_seconds,
-            // How finely memory is handed out is no setting.
-            ..relay::Limits::default()
         },
     }
 }

@@ -347,6 +347,26 @@ fn events_are_counted_for_a_shorter_time_than_they_are_remembered() {
 }
 
 #[tokio::test]
+async fn what_is_kept_is_kept_as_long_as_the_settings_say() {
+    let world = World::new();
+    apply(&world, &[bounce("f-1", &[A])]).await;
+    let janitor = world.janitor().keeping(30, 8);
+    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters };
+    world.clock.pass(8 * DAY);
+    assert_eq!(janitor.sweep().await.unwrap(), swept(0, 0));
+    world.clock.pass(3_600_000);
+    assert_eq!(janitor.sweep().await.unwrap(), swept(0, 1));
+    world.clock.pass(22 * DAY - 3_600_000);
+    assert_eq!(janitor.sweep().await.unwrap(), swept(0, 0));
+    world.clock.pass(3_600_000);
+    // A ledger shorter than the queue's memory would count events twice.
+    assert_eq!(world.janitor().keeping(1, 8).sweep().await.unwrap(), swept(1, 0));
+    apply(&world, &[bounce("f-2", &[A])]).await;
+    world.clock.pass(15 * DAY);
+    assert_eq!(world.janitor().keeping(1, 8).sweep().await.unwrap().shares, 0);
+}
+
+#[tokio::test]
 async fn a_sweep_is_in_small_commits() {
     let world = World::new();
     let bodies: Vec<String> = (0..130).map(|n| bounce(&format!("f-{n}"), &[A])).collect();
