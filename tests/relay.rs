@@ -14,7 +14,7 @@ use bulkhead::policy::tenant::{Pause, Suppression, SuppressionReason};
 use bulkhead::relay::Limits;
 use bulkhead::store::suppressions;
 use bulkhead::upstream::Call;
-use support::{Client, PASSWORD, SECRET, Stand, chosen, code, hash, journal, limits, long_ago, soon};
+use support::{Client, PASSWORD, SECRET, Stand, chosen, code, credential, hash, journal, limits, long_ago, soon};
 
 fn raw(call: &Call) -> String {
     String::from_utf8(call.raw.clone()).unwrap()
@@ -209,6 +209,38 @@ async fn a_recipient_that_only_the_chosen_stream_refuses_is_left_out_after_data(
     let reply = client.reply().await;
     assert!(reply.starts_with("451 4.3.0 "), "{reply}");
     assert_eq!(stand.verdicts().last().unwrap()["blame"], "us");
+}
+
+/// Each entry of an address binds as if it stood alone, and the client hears the most telling one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounce_beside_a_complaint_is_refused_on_every_stream() {
+    use SuppressionReason::{Bounce, Complaint, Manual};
+    let mut stand = Stand::start().await;
+    stand.credentials.push(credential(&stand.name, "news", Some("marketing"), vec![hash(SECRET)]));
+    stand.publish();
+    for (mailbox, reasons) in [
+        ("angry@example.com", &[Complaint][..]),
+        ("dead@example.com", &[Complaint, Bounce]),
+        ("by-hand@example.com", &[Complaint, Manual]),
+    ] {
+        for reason in reasons {
+            suppress(&stand, mailbox, *reason).await;
+        }
+    }
+    // Bound to transactional, bound to marketing, free to choose.
+    for (login, replies) in [
+        ("bound", ["250 2.1.5 ", "550 5.1.1 ", "550 5.7.1 "]),
+        ("news", ["550 5.7.1 ", "550 5.1.1 ", "550 5.7.1 "]),
+        ("app", ["250 2.1.5 ", "550 5.1.1 ", "550 5.7.1 "]),
+    ] {
+        let mut client = stand.client(login).await;
+        let told =
+            client.envelope(&stand.sender(), &["angry@example.com", "dead@example.com", "by-hand@example.com"]).await;
+        for (told, expected) in told.iter().zip(replies) {
+            assert!(told.starts_with(expected), "{login}: {told}");
+        }
+        assert!(told[1].contains("hard bounce"), "{login}: {}", told[1]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::health::Health;
-use super::view::{CredentialView, Issued, Status, SuppressionView, TenantRow, TenantView};
+use super::view::{CredentialView, Issued, Status, SuppressionView, TenantRow, TenantView, Unsuppressed};
 use super::{credentials, suppressions, tenants};
 use crate::ingest::Applier;
 use crate::journal;
@@ -125,10 +125,10 @@ pub enum Request {
     SuppressionList {
         /// Whose.
         tenant: TenantId,
-        /// Only addresses after this one, in lower case.
-        after: Option<String>,
+        /// Only entries after this one: its address in lower case, and its reason.
+        after: Option<(String, SuppressionReason)>,
     },
-    /// One entry.
+    /// The entries of an address.
     SuppressionShow {
         /// Whose.
         tenant: TenantId,
@@ -148,12 +148,14 @@ pub enum Request {
         /// Why.
         reason: String,
     },
-    /// Removes an entry.
+    /// Removes the entries of an address.
     SuppressionRemove {
         /// Whose.
         tenant: TenantId,
         /// Which.
         address: Mailbox,
+        /// Only the entry of this kind.
+        kind: Option<SuppressionReason>,
         /// A complaint's entry, too.
         force: bool,
         /// Why.
@@ -233,10 +235,11 @@ pub enum Response {
     Credentials(Vec<CredentialView>),
     /// To `CredentialRevoke`: as it was.
     Revoked(CredentialView),
-    /// To `SuppressionList`; full pages have more behind them.
+    /// To `SuppressionList`; full pages have more behind them. To `SuppressionShow` and
+    /// `SuppressionAdd`: all entries of the address.
     Suppressions(Vec<SuppressionView>),
-    /// To `SuppressionShow`, `SuppressionAdd` and `SuppressionRemove`: as it is, or was.
-    Suppression(SuppressionView),
+    /// To `SuppressionRemove`.
+    Unsuppressed(Unsuppressed),
     /// To `SuppressionImport`.
     Imported {
         /// How many are new or were made stronger.
@@ -470,13 +473,13 @@ pub async fn perform(desk: &Desk, request: Request, actor: &str) -> Result<Respo
         Request::CredentialRotate { username, overlap_seconds, reason } => {
             credentials::rotate(desk, &username, overlap_seconds, &reason, actor).await
         }
-        Request::SuppressionList { tenant, after } => suppressions::list(desk, &tenant, after.as_deref()).await,
+        Request::SuppressionList { tenant, after } => suppressions::list(desk, &tenant, after).await,
         Request::SuppressionShow { tenant, address } => suppressions::show(desk, &tenant, &address).await,
         Request::SuppressionAdd { tenant, address, kind, expires, reason } => {
             suppressions::add(desk, &tenant, &address, (kind, expires), &reason, actor).await
         }
-        Request::SuppressionRemove { tenant, address, force, reason } => {
-            suppressions::remove(desk, &tenant, &address, force, &reason, actor).await
+        Request::SuppressionRemove { tenant, address, kind, force, reason } => {
+            suppressions::remove(desk, &tenant, &address, (kind, force), &reason, actor).await
         }
         Request::SuppressionImport { tenant, source, entries } => {
             suppressions::import(desk, &tenant, &source, entries, actor).await

@@ -203,6 +203,15 @@ pub struct SuppressionView {
     pub stands: bool,
 }
 
+/// What became of the entries of an address.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Unsuppressed {
+    /// The entries that are gone, as they were.
+    pub removed: Vec<SuppressionView>,
+    /// The complaint that stays, because it needs `--force`.
+    pub stays: Option<SuppressionView>,
+}
+
 impl std::fmt::Debug for ShownOnce {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ShownOnce(…)")

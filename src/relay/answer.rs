@@ -96,12 +96,12 @@ impl Conversation {
     async fn recipient(&self, login: &Login, forward_path: &Mailbox) -> Result<(), Refusal> {
         let office = &self.office;
         let tenant = office.tenant_of(login, self.peer)?;
-        let entry = suppressions::find(&*office.means.store, &login.tenant, forward_path).await.map_err(|error| {
+        let entries = suppressions::find(&*office.means.store, &login.tenant, forward_path).await.map_err(|error| {
             let refusal = store_unavailable();
             journal::recipient_deferred(self.session, login, forward_path, refusal.reply(), &error.to_string());
             refusal
         })?;
-        let verdict = decide::recipient(&tenant, login, entry.as_ref(), office.means.clock.now());
+        let verdict = decide::recipient(&tenant, login, &entries, office.means.clock.now());
         verdict.into_result().map_err(|stop| {
             let refusal = wording::stopped(&stop);
             match stop.reason() {

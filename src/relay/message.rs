@@ -152,11 +152,11 @@ impl Message {
         let mut kept = Vec::with_capacity(self.envelope.forward_paths.len());
         let mut first_refusal = None;
         for mailbox in &self.envelope.forward_paths {
-            let entry = suppressions::find(&*self.office.means.store, &self.login.tenant, mailbox)
+            let entries = suppressions::find(&*self.office.means.store, &self.login.tenant, mailbox)
                 .await
                 .map_err(|error| Stopped::ours(store_unavailable(), error.to_string()))?;
             let now = self.office.means.clock.now();
-            match decide::recipient_under(stream, entry.as_ref(), now).into_result() {
+            match decide::recipient_under(stream, &entries, now).into_result() {
                 Ok(()) => kept.push(mailbox.clone()),
                 Err(stop) => {
                     let refusal = wording::stopped(&stop);
