@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::health::Health;
-use super::view::{CredentialView, Issued, Status, SuppressionView, TenantRow, TenantView, Unsuppressed};
+use super::view::{CredentialView, Issued, Revoked, Status, SuppressionView, TenantRow, TenantView, Unsuppressed};
 use super::{credentials, suppressions, tenants};
 use crate::ingest::Applier;
 use crate::journal;
@@ -234,7 +234,7 @@ pub enum Response {
     /// To `CredentialList`; full pages have more behind them.
     Credentials(Vec<CredentialView>),
     /// To `CredentialRevoke`: as it was.
-    Revoked(CredentialView),
+    Revoked(Revoked),
     /// To `SuppressionList`; full pages have more behind them. To `SuppressionShow` and
     /// `SuppressionAdd`: all entries of the address.
     Suppressions(Vec<SuppressionView>),
