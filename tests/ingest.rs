@@ -9,6 +9,7 @@ mod queue;
 #[path = "ingest/world.rs"]
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead::event::{Notice, parse};
@@ -17,6 +18,7 @@ use bulkhead::policy::decide::{self, Reason, Verdict};
 use bulkhead::policy::effect::COUNTED;
 use bulkhead::policy::tenant::{Stream, StreamKind, Suppression, SuppressionReason};
 use bulkhead::store::counters::{self, Counts, Row};
+use bulkhead::store::directory::{Directory, Fault};
 use bulkhead::store::{Batch, If, Key, Store, ledger, suppressions};
 use world::{DAY, Dice, SENT, World, bounce, bridge, complaint, delivery, sns};
 
@@ -241,6 +243,24 @@ async fn a_bounce_after_a_complaint_stops_every_stream() {
     assert_eq!(judged().await, [Some(Bounce), Some(Bounce)]);
     let both = ["acme/a@there.example Bounce f-2", "acme/a@there.example Complaint f-1"];
     assert_eq!(world.suppressed().await, both);
+}
+
+/// Its events are in nobody's hands but ours: they wait, or go by our own tags.
+#[tokio::test]
+async fn events_of_a_damaged_tenant_are_not_nobodys() {
+    let world = World::new();
+    let key = Key::tenant(&world.tenant());
+    let fault = Fault { key, tenant: Some(world.tenant()), username: None, what: "a test's".into() };
+    let whole = world.directory.swap(Arc::new(Directory::new([], []).with_faults(vec![fault])));
+    let tagged = bounce("f-1", &[A]);
+    let untagged = bounce("f-2", &[B]).replace("\"tenant\"", "\"other\"");
+    assert_ne!(untagged, bounce("f-2", &[B]));
+    let outcomes = apply(&world, &[tagged.clone(), untagged.clone()]).await;
+    assert_eq!(outcomes, [Outcome::Applied, Outcome::Deferred]);
+    assert_eq!(world.suppressed().await, ["acme/a@there.example Bounce f-1"]);
+    world.directory.store(whole);
+    assert_eq!(apply(&world, &[tagged, untagged]).await, [Outcome::Repeated, Outcome::Applied]);
+    assert_eq!(world.counts().await.bounced, 2);
 }
 
 /// A relay and a replay at the same rows: every write is on the version that was read.

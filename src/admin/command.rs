@@ -24,7 +24,7 @@ use crate::journal;
 use crate::mail::{Mailbox, StreamId, TenantId, Username};
 use crate::policy::tenant::{Limits, SuppressionReason};
 use crate::secret::Random;
-use crate::store::directory::Current;
+use crate::store::directory::{Current, Fault};
 use crate::store::tenants::{Change, Declared};
 use crate::store::{CommitError, ReadError, Store};
 use crate::time::{Clock, Timestamp};
@@ -433,6 +433,7 @@ impl Desk {
         applier: Applier,
         health: Option<Arc<Health>>,
     ) -> Self {
+        tell_of_damage(&[], directory.load().faults());
         Self { store, directory, clock, random, applier, health, changing: Mutex::new(()) }
     }
 
@@ -440,11 +441,36 @@ impl Desk {
     pub(super) async fn reload(&self) -> Result<(), CommandError> {
         match crate::store::tenants::load(self.store.as_ref()).await {
             Ok(directory) => {
-                self.directory.store(Arc::new(directory));
+                let before = self.directory.swap(Arc::new(directory));
+                tell_of_damage(before.faults(), self.directory.load().faults());
                 Ok(())
             }
             Err(error) => Err(CommandError::NotInForce { words: error.to_string() }),
         }
+    }
+}
+
+/// Logs the damaged records that were not known `before`, and counts all.
+fn tell_of_damage(before: &[Fault], now: &[Fault]) {
+    for fault in now.iter().filter(|fault| !before.contains(fault)) {
+        let cure = cure(fault);
+        journal::record_damaged(&fault.key.to_string(), &fault.what, &cure);
+    }
+    journal::damaged_records(now.len());
+}
+
+fn cure(fault: &Fault) -> String {
+    match (&fault.tenant, &fault.username) {
+        (Some(tenant), _) => {
+            format!("apply a tenants file that declares {tenant}, or restore a backup; its mail is deferred until then")
+        }
+        (None, Some(username)) => format!(
+            "apply the tenants file that declares it, or `bulkhead credential issue TENANT --username {username}` for a new secret; its logins hear 454 until then"
+        ),
+        (None, None) if fault.key.parts().is_some_and(|parts| parts.first() == Some(&"pause")) => {
+            "`bulkhead tenant resume` ends the pause, which holds until then".into()
+        }
+        (None, None) => "restore a backup; nobody's mail waits for it".into(),
     }
 }
 

@@ -60,7 +60,9 @@ pub(super) async fn issue(desk: &Desk, wish: Wish, why: &str, actor: &str) -> Re
         created: now,
         actor: actor.into(),
     };
-    put_credential(desk.store.as_ref(), &credential, If::Absent).await?;
+    // What cannot be read is made anew: nobody can log in with it as it is.
+    let damaged = directory.credential_is_damaged(&credential.username);
+    put_credential(desk.store.as_ref(), &credential, if damaged { If::Any } else { If::Absent }).await?;
     desk.reload().await?;
     let command = format!("credential issue {}", credential.username);
     journal::changed(actor, &command, Some(&credential.tenant), &reason(why, ""));

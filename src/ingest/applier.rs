@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::owner::owner;
+use super::owner::{cannot_be_told, owner};
 use crate::event::Notice;
 use crate::event::kind::{Event, Recommendation, SendingStatus};
 use crate::journal::{self, Owner};
@@ -135,6 +135,11 @@ impl Applier {
                 continue;
             };
             let Some(owner) = owner(&directory, &event.mail) else {
+                if cannot_be_told(&directory) {
+                    journal::events_deferred(1, "whose it is cannot be told while a tenant's record is damaged");
+                    outcomes.push(Ok(Outcome::Deferred));
+                    continue;
+                }
                 journal::event_unowned(&event);
                 outcomes.push(Ok(Outcome::Unowned));
                 continue;

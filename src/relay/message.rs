@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::alarm::words;
-use super::answer::store_unavailable;
+use super::answer::{Turned, store_unavailable};
 use super::join::{Joined, go_on_after, join};
 use super::memory::{Share, Short};
 use super::trace::Trace;
@@ -113,9 +113,9 @@ impl Message {
     /// Everything before SES: whose the message is, by which stream it goes, what it becomes.
     async fn prepare(&self, record: &mut Record) -> Result<Shipment, Stopped> {
         let office = &self.office;
-        let tenant = office.tenant_of(&self.login, self.peer).map_err(|refusal| Stopped {
+        let tenant = office.tenant_of(&self.login, self.peer).map_err(|Turned { refusal, blame }| Stopped {
             reason: refusal.reply().text(),
-            blame: Blame::Client,
+            blame,
             refusal,
         })?;
         let section = HeaderSection::scan(self.data.clone(), office.limits.header).map_err(Stopped::header)?;
