@@ -30,6 +30,7 @@
 //! | `retry_ms` | milliseconds until the next try |
 //! | `sessions` `abandoned_sessions` `messages` | how many are open, did not end in the drain's time, came in the session |
 //! | `actor` `command` | who changed something, by which command |
+//! | `key` | a record of the store |
 //! | `file` `changes` `items` `files` | a file that was read, what it changed; how many events, files are meant |
 //! | `expires` | when a certificate ends |
 //! | `version` `data_dir` | Bulkhead's version and data folder |
@@ -270,6 +271,17 @@ pub fn tenants_refused(file: &str, reason: &str) {
 pub fn store_failed(reason: &str) {
     gauge!("bulkhead_store_available").set(0.0);
     Line::new("store_failed").text("reason", reason).blamed(Blame::Us);
+}
+
+/// `record_damaged`: a record of a tenant or a credential cannot be read. Its mail is deferred,
+/// others' goes on. Once for each record, when it is found.
+pub fn record_damaged(key: &str, what: &str, cure: &str) {
+    Line::new("record_damaged").text("key", key).text("reason", what).text("cure", cure).blamed(Blame::Us);
+}
+
+/// Sets how many records are damaged; no line.
+pub fn damaged_records(records: usize) {
+    gauge!("bulkhead_damaged_records").set(f64::from(u32::try_from(records).unwrap_or(u32::MAX)));
 }
 
 /// Counts one durable commit; no line.

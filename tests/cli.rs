@@ -401,12 +401,12 @@ fn suppression_lists_come_and_go_as_files() {
     assert_eq!(kept.code, 1);
     assert!(kept.err.contains("--force"), "{kept:?}");
     place.ok(&["suppression", "remove", "acme", "Angry@b.example", "--force"]);
-    // A bounce by hand does not take a complaint's place, and the other way round it does.
+    // An address has an entry for each reason.
     place.ok(&["suppression", "add", "acme", "bulk7@b.example", "--kind", "complaint"]);
-    assert_eq!(place.json(&["suppression", "show", "acme", "BULK7@b.example"])["reason"], "complaint");
-    place.ok(&["suppression", "add", "acme", "bulk7@b.example", "--kind", "bounce"]);
-    assert_eq!(place.json(&["suppression", "show", "acme", "bulk7@b.example"])["reason"], "complaint");
-    assert_eq!(place.json(&["suppression", "list", "acme"]).as_array().unwrap().len(), 1200);
+    let shown = place.json(&["suppression", "show", "acme", "BULK7@b.example"]);
+    let reasons: Vec<&str> = shown.as_array().unwrap().iter().map(|entry| entry["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["bounce", "complaint"]);
+    assert_eq!(place.json(&["suppression", "list", "acme"]).as_array().unwrap().len(), 1201);
 
     // From one tenant's file to another's list, by standard input.
     let mut child = place

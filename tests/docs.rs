@@ -143,6 +143,7 @@ fn replies_that_end_or_refuse(built: &mut Built) {
     built.add("reply::too_many_recipients", &reply::too_many_recipients(1));
     built.refusal("wording::too_many_of_tenant", &wording::too_many_of_tenant());
     built.refusal("wording::short_of_memory", &wording::short_of_memory());
+    built.refusal("wording::record_damaged", &wording::record_damaged());
     built.refusal("wording::store_unavailable", &wording::store_unavailable());
     built.refusal("wording::fault", &wording::fault());
     built.refusal("wording::abandoned", &wording::abandoned());

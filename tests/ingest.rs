@@ -9,14 +9,17 @@ mod queue;
 #[path = "ingest/world.rs"]
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead::event::{Notice, parse};
 use bulkhead::ingest::Outcome;
+use bulkhead::policy::decide::{self, Reason, Verdict};
 use bulkhead::policy::effect::COUNTED;
-use bulkhead::policy::tenant::{Suppression, SuppressionReason};
+use bulkhead::policy::tenant::{Stream, StreamKind, Suppression, SuppressionReason};
 use bulkhead::store::counters::{self, Counts, Row};
-use bulkhead::store::{Batch, If, Key, Store, ledger, record};
+use bulkhead::store::directory::{Directory, Fault};
+use bulkhead::store::{Batch, If, Key, Store, ledger, suppressions};
 use world::{DAY, Dice, SENT, World, bounce, bridge, complaint, delivery, sns};
 
 fn notice(body: &str) -> Notice {
@@ -73,7 +76,8 @@ async fn order_does_not_matter() {
     assert_eq!(seen, 24);
     let (counts, suppressed) = first.unwrap();
     assert_eq!(counts, Counts { accepted: 2, delivered: 1, bounced: 2, complained: 1, ..Counts::default() });
-    assert_eq!(suppressed, ["acme/a@there.example Complaint f-2", "acme/b@there.example Bounce f-3"]);
+    let both = ["acme/a@there.example Bounce f-1", "acme/a@there.example Complaint f-2"];
+    assert_eq!(suppressed, [both[0], both[1], "acme/b@there.example Bounce f-3"]);
 }
 
 #[tokio::test]
@@ -193,19 +197,70 @@ async fn a_damaged_record_holds_up_only_its_own_events() {
 #[tokio::test]
 async fn a_command_between_read_and_commit_is_not_overwritten() {
     let world = World::new();
-    let entry = Suppression {
-        reason: SuppressionReason::Manual,
+    let entry = |reason| Suppression {
+        reason,
         origin: "cli".into(),
-        at: SENT,
+        at: bulkhead::time::Timestamp::from_millis(0),
         expires: None,
         actor: "cli:root".into(),
     };
     let mut batch = Batch::new();
-    batch.put(Key::suppression(&world.tenant(), &world::mailbox(A)), If::Any, record::seal(&entry));
+    suppressions::write(&mut batch, &world.tenant(), &world::mailbox(A), &entry(SuppressionReason::Bounce));
+    suppressions::write(&mut batch, &world.tenant(), &world::mailbox(A), &entry(SuppressionReason::Manual));
     world.store.before_next_commit(batch);
     assert_eq!(apply(&world, &[bounce("f-1", &[A])]).await, [Outcome::Applied]);
-    assert_eq!(world.suppressed().await, ["acme/a@there.example Manual cli"]);
+    let both = ["acme/a@there.example Bounce cli", "acme/a@there.example Manual cli"];
+    assert_eq!(world.suppressed().await, both);
     assert_eq!(world.counts().await.bounced, 1);
+}
+
+/// A hard bounce that follows a complaint is kept beside it, and stops the stream that lets
+/// complaints pass.
+#[tokio::test]
+async fn a_bounce_after_a_complaint_stops_every_stream() {
+    let world = World::new();
+    let stream = |id: &str, kind, suppress_on: &[SuppressionReason]| Stream {
+        id: id.parse().unwrap(),
+        kind,
+        suppress_on: suppress_on.to_vec(),
+        ..world.directory.load().tenant(&world.tenant()).unwrap().streams.values().next().unwrap().clone()
+    };
+    use SuppressionReason::{Bounce, Complaint};
+    let transactional = stream("resets", StreamKind::Transactional, &[Bounce]);
+    let marketing = stream("offers", StreamKind::Marketing, &[Bounce, Complaint]);
+    let judged = async || {
+        let entries = suppressions::find(&*world.store, &world.tenant(), &world::mailbox(A)).await.unwrap();
+        [&transactional, &marketing].map(|stream| match decide::recipient_under(stream, &entries, SENT) {
+            Verdict::Refuse(Reason::Suppressed { reason, .. }) => Some(reason),
+            Verdict::Grant(()) => None,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(judged().await, [None, None]);
+    assert_eq!(apply(&world, &[complaint("f-1", &[A])]).await, [Outcome::Applied]);
+    assert_eq!(judged().await, [None, Some(Complaint)]);
+    assert_eq!(apply(&world, &[bounce("f-2", &[A])]).await, [Outcome::Applied]);
+    assert_eq!(judged().await, [Some(Bounce), Some(Bounce)]);
+    let both = ["acme/a@there.example Bounce f-2", "acme/a@there.example Complaint f-1"];
+    assert_eq!(world.suppressed().await, both);
+}
+
+/// Its events are in nobody's hands but ours: they wait, or go by our own tags.
+#[tokio::test]
+async fn events_of_a_damaged_tenant_are_not_nobodys() {
+    let world = World::new();
+    let key = Key::tenant(&world.tenant());
+    let fault = Fault { key, tenant: Some(world.tenant()), username: None, what: "a test's".into() };
+    let whole = world.directory.swap(Arc::new(Directory::new([], []).with_faults(vec![fault])));
+    let tagged = bounce("f-1", &[A]);
+    let untagged = bounce("f-2", &[B]).replace("\"tenant\"", "\"other\"");
+    assert_ne!(untagged, bounce("f-2", &[B]));
+    let outcomes = apply(&world, &[tagged.clone(), untagged.clone()]).await;
+    assert_eq!(outcomes, [Outcome::Applied, Outcome::Deferred]);
+    assert_eq!(world.suppressed().await, ["acme/a@there.example Bounce f-1"]);
+    world.directory.store(whole);
+    assert_eq!(apply(&world, &[tagged, untagged]).await, [Outcome::Repeated, Outcome::Applied]);
+    assert_eq!(world.counts().await.bounced, 2);
 }
 
 /// A relay and a replay at the same rows: every write is on the version that was read.

@@ -110,6 +110,8 @@ impl Scene {
         journal::tenants_refused(text, text);
         journal::store_failed(text);
         journal::store_blobs_found(1);
+        journal::record_damaged(text, text, text);
+        journal::damaged_records(1);
         journal::store_committed(Duration::from_millis(3), 2);
         journal::changed(text, text, Some(&self.login.tenant), text);
         journal::changed(text, text, None, "");

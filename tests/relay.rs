@@ -6,15 +6,17 @@
 #[path = "support/relay.rs"]
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bulkhead::adapters::tls::self_signed;
 use bulkhead::policy::tenant::{Pause, Suppression, SuppressionReason};
 use bulkhead::relay::Limits;
-use bulkhead::store::suppressions;
+use bulkhead::store::directory::{Directory, Fault};
+use bulkhead::store::{Key, suppressions};
 use bulkhead::upstream::Call;
-use support::{Client, PASSWORD, SECRET, Stand, chosen, code, hash, journal, limits, long_ago, soon};
+use support::{Client, PASSWORD, SECRET, Stand, chosen, code, credential, hash, journal, limits, long_ago, soon};
 
 fn raw(call: &Call) -> String {
     String::from_utf8(call.raw.clone()).unwrap()
@@ -209,6 +211,100 @@ async fn a_recipient_that_only_the_chosen_stream_refuses_is_left_out_after_data(
     let reply = client.reply().await;
     assert!(reply.starts_with("451 4.3.0 "), "{reply}");
     assert_eq!(stand.verdicts().last().unwrap()["blame"], "us");
+}
+
+/// Each entry of an address binds as if it stood alone, and the client hears the most telling one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounce_beside_a_complaint_is_refused_on_every_stream() {
+    use SuppressionReason::{Bounce, Complaint, Manual};
+    let mut stand = Stand::start().await;
+    stand.credentials.push(credential(&stand.name, "news", Some("marketing"), vec![hash(SECRET)]));
+    stand.publish();
+    for (mailbox, reasons) in [
+        ("angry@example.com", &[Complaint][..]),
+        ("dead@example.com", &[Complaint, Bounce]),
+        ("by-hand@example.com", &[Complaint, Manual]),
+    ] {
+        for reason in reasons {
+            suppress(&stand, mailbox, *reason).await;
+        }
+    }
+    // Bound to transactional, bound to marketing, free to choose.
+    for (login, replies) in [
+        ("bound", ["250 2.1.5 ", "550 5.1.1 ", "550 5.7.1 "]),
+        ("news", ["550 5.7.1 ", "550 5.1.1 ", "550 5.7.1 "]),
+        ("app", ["250 2.1.5 ", "550 5.1.1 ", "550 5.7.1 "]),
+    ] {
+        let mut client = stand.client(login).await;
+        let told =
+            client.envelope(&stand.sender(), &["angry@example.com", "dead@example.com", "by-hand@example.com"]).await;
+        for (told, expected) in told.iter().zip(replies) {
+            assert!(told.starts_with(expected), "{login}: {told}");
+        }
+        assert!(told[1].contains("hard bounce"), "{login}: {}", told[1]);
+    }
+}
+
+/// Damage is our fault: who it hits is told to come again, never that nobody knows them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_defers_its_own_and_nobody_else() {
+    let stand = Stand::start().await;
+    let mut open = [stand.client("app").await, stand.client("app").await, stand.client("app").await];
+    assert_eq!(code(&open[1].say(&format!("MAIL FROM:<{}>", stand.sender())).await), 250);
+    assert!(open[2].envelope(&stand.sender(), &["one@example.com"]).await.iter().all(|reply| code(reply) == 250));
+    let whole = stand.directory.load_full();
+    let fault = |tenant: bool| Fault {
+        key: Key::tenant(&stand.tenant.id),
+        tenant: tenant.then(|| stand.tenant.id.clone()),
+        username: (!tenant).then(|| stand.username("app").parse().unwrap()),
+        what: "a test's".into(),
+    };
+
+    // The tenant: at MAIL, at RCPT and at the end of the data, in sessions that go on.
+    let others = stand.credentials.clone();
+    stand.directory.store(Arc::new(Directory::new([], others.clone()).with_faults(vec![fault(true)])));
+    let replies = [
+        open[0].say(&format!("MAIL FROM:<{}>", stand.sender())).await,
+        open[1].say("RCPT TO:<one@example.com>").await,
+        {
+            open[2].data(&stand.message("")).await;
+            open[2].reply().await
+        },
+    ];
+    for reply in replies {
+        assert!(reply.starts_with("451 4.3.0 "), "{reply}");
+    }
+    assert_eq!(stand.verdicts().last().unwrap()["blame"], "us");
+    for event in ["sender_refused", "recipient_deferred"] {
+        assert_eq!(journal().lines(event, "tenant", &stand.name)[0]["blame"], "us", "{event}");
+    }
+    // The right secret is deferred and counts as no failure; the wrong one is refused as ever.
+    let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+    for _ in 0..10 {
+        let reply = client.login(&stand.username("app"), SECRET).await;
+        assert!(reply.starts_with("454 4.7.0 "), "{reply}");
+    }
+    assert_eq!(code(&client.login(&stand.username("app"), "wrong").await), 535);
+    let line = journal().wait("login_deferred", "peer", &client.local.to_string()).await;
+    assert!(line["reason"].as_str().unwrap().contains("damaged"), "{line}");
+
+    // One credential: others of the tenant are served.
+    let others = others.into_iter().filter(|one| one.username.as_str() != stand.username("app"));
+    stand.directory.store(Arc::new(Directory::new([stand.tenant.clone()], others).with_faults(vec![fault(false)])));
+    let reply = open[0].say(&format!("MAIL FROM:<{}>", stand.sender())).await;
+    assert!(reply.starts_with("451 4.3.0 "), "{reply}");
+    let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+    let reply = client.login(&stand.username("app"), SECRET).await;
+    assert!(reply.starts_with("454 4.7.0 "), "{reply}");
+    let mut other = stand.client("bound").await;
+    assert_eq!(code(&other.send(&stand.sender(), &["one@example.com"], &stand.message("")).await), 250);
+
+    // Repaired: the same sessions send.
+    stand.directory.store(whole);
+    for client in &mut open {
+        assert_eq!(code(&client.say("RSET").await), 250);
+        assert_eq!(code(&client.send(&stand.sender(), &["one@example.com"], &stand.message("")).await), 250);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

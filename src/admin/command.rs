@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::error::CommandError;
 use super::health::Health;
-use super::view::{CredentialView, Issued, Status, SuppressionView, TenantRow, TenantView};
+use super::view::{CredentialView, Issued, Revoked, Status, SuppressionView, TenantRow, TenantView, Unsuppressed};
 use super::{credentials, suppressions, tenants};
 use crate::ingest::Applier;
 use crate::journal;
@@ -26,7 +26,7 @@ use crate::mail::{Mailbox, StreamId, TenantId, Username};
 use crate::policy::tenant::{Limits, SuppressionReason};
 use crate::secret::Random;
 use crate::store::Store;
-use crate::store::directory::Current;
+use crate::store::directory::{Current, Fault};
 use crate::store::tenants::{Change, Declared};
 use crate::time::{Clock, Timestamp};
 
@@ -126,10 +126,10 @@ pub enum Request {
     SuppressionList {
         /// Whose.
         tenant: TenantId,
-        /// Only addresses after this one, in lower case.
-        after: Option<String>,
+        /// Only entries after this one: its address in lower case, and its reason.
+        after: Option<(String, SuppressionReason)>,
     },
-    /// One entry.
+    /// The entries of an address.
     SuppressionShow {
         /// Whose.
         tenant: TenantId,
@@ -149,12 +149,14 @@ pub enum Request {
         /// Why.
         reason: String,
     },
-    /// Removes an entry.
+    /// Removes the entries of an address.
     SuppressionRemove {
         /// Whose.
         tenant: TenantId,
         /// Which.
         address: Mailbox,
+        /// Only the entry of this kind.
+        kind: Option<SuppressionReason>,
         /// A complaint's entry, too.
         force: bool,
         /// Why.
@@ -233,11 +235,12 @@ pub enum Response {
     /// To `CredentialList`; full pages have more behind them.
     Credentials(Vec<CredentialView>),
     /// To `CredentialRevoke`: as it was.
-    Revoked(CredentialView),
-    /// To `SuppressionList`; full pages have more behind them.
+    Revoked(Revoked),
+    /// To `SuppressionList`; full pages have more behind them. To `SuppressionShow` and
+    /// `SuppressionAdd`: all entries of the address.
     Suppressions(Vec<SuppressionView>),
-    /// To `SuppressionShow`, `SuppressionAdd` and `SuppressionRemove`: as it is, or was.
-    Suppression(SuppressionView),
+    /// To `SuppressionRemove`.
+    Unsuppressed(Unsuppressed),
     /// To `SuppressionImport`.
     Imported {
         /// How many are new or were made stronger.
@@ -293,6 +296,7 @@ impl Desk {
         applier: Applier,
         health: Option<Arc<Health>>,
     ) -> Self {
+        tell_of_damage(&[], directory.load().faults());
         Self { store, directory, clock, random, applier, health, changing: Mutex::new(()) }
     }
 
@@ -300,11 +304,36 @@ impl Desk {
     pub(super) async fn reload(&self) -> Result<(), CommandError> {
         match crate::store::tenants::load(self.store.as_ref()).await {
             Ok(directory) => {
-                self.directory.store(Arc::new(directory));
+                let before = self.directory.swap(Arc::new(directory));
+                tell_of_damage(before.faults(), self.directory.load().faults());
                 Ok(())
             }
             Err(error) => Err(CommandError::NotInForce { words: error.to_string() }),
         }
+    }
+}
+
+/// Logs the damaged records that were not known `before`, and counts all.
+fn tell_of_damage(before: &[Fault], now: &[Fault]) {
+    for fault in now.iter().filter(|fault| !before.contains(fault)) {
+        let cure = cure(fault);
+        journal::record_damaged(&fault.key.to_string(), &fault.what, &cure);
+    }
+    journal::damaged_records(now.len());
+}
+
+fn cure(fault: &Fault) -> String {
+    match (&fault.tenant, &fault.username) {
+        (Some(tenant), _) => {
+            format!("apply a tenants file that declares {tenant}, or restore a backup; its mail is deferred until then")
+        }
+        (None, Some(username)) => format!(
+            "apply the tenants file that declares it, or `bulkhead credential issue TENANT --username {username}` for a new secret; its logins hear 454 until then"
+        ),
+        (None, None) if fault.key.parts().is_some_and(|parts| parts.first() == Some(&"pause")) => {
+            "`bulkhead tenant resume` ends the pause, which holds until then".into()
+        }
+        (None, None) => "restore a backup; nobody's mail waits for it".into(),
     }
 }
 
@@ -333,13 +362,13 @@ pub async fn perform(desk: &Desk, request: Request, actor: &str) -> Result<Respo
         Request::CredentialRotate { username, overlap_seconds, reason } => {
             credentials::rotate(desk, &username, overlap_seconds, &reason, actor).await
         }
-        Request::SuppressionList { tenant, after } => suppressions::list(desk, &tenant, after.as_deref()).await,
+        Request::SuppressionList { tenant, after } => suppressions::list(desk, &tenant, after).await,
         Request::SuppressionShow { tenant, address } => suppressions::show(desk, &tenant, &address).await,
         Request::SuppressionAdd { tenant, address, kind, expires, reason } => {
             suppressions::add(desk, &tenant, &address, (kind, expires), &reason, actor).await
         }
-        Request::SuppressionRemove { tenant, address, force, reason } => {
-            suppressions::remove(desk, &tenant, &address, force, &reason, actor).await
+        Request::SuppressionRemove { tenant, address, kind, force, reason } => {
+            suppressions::remove(desk, &tenant, &address, (kind, force), &reason, actor).await
         }
         Request::SuppressionImport { tenant, source, entries } => {
             suppressions::import(desk, &tenant, &source, entries, actor).await

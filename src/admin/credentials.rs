@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 use super::command::{Desk, PAGE, Response, nearest, reason};
 use super::error::CommandError;
 use super::tenants::{check_stream, find};
-use super::view::{CredentialView, Issued, ShownOnce};
+use super::view::{CredentialView, Issued, Revoked, ShownOnce};
 
 /// How often a username is thought up before it is given up.
 const TRIES: usize = 8;
@@ -61,7 +61,9 @@ pub(super) async fn issue(desk: &Desk, wish: Wish, why: &str, actor: &str) -> Re
         created: now,
         actor: actor.into(),
     };
-    put_credential(desk.store.as_ref(), &credential, If::Absent).await?;
+    // What cannot be read is made anew: nobody can log in with it as it is.
+    let damaged = directory.credential_is_damaged(&credential.username);
+    put_credential(desk.store.as_ref(), &credential, if damaged { If::Any } else { If::Absent }).await?;
     desk.reload().await?;
     let command = format!("credential issue {}", credential.username);
     journal::changed(actor, &command, Some(&credential.tenant), &reason(why, ""));
@@ -69,6 +71,7 @@ pub(super) async fn issue(desk: &Desk, wish: Wish, why: &str, actor: &str) -> Re
         credential: CredentialView::of(&credential, now),
         secret: ShownOnce(String::from_utf8_lossy(secret.expose()).into_owned()),
         old_secret_ends: None,
+        warning: None,
     }))
 }
 
@@ -93,7 +96,10 @@ pub(super) async fn revoke(desk: &Desk, username: &Username, why: &str, actor: &
     desk.reload().await?;
     let command = format!("credential revoke {username}");
     journal::changed(actor, &command, Some(&credential.tenant), &reason(why, ""));
-    Ok(Response::Revoked(CredentialView::of(&credential, desk.clock.now())))
+    Ok(Response::Revoked(Revoked {
+        credential: CredentialView::of(&credential, desk.clock.now()),
+        warning: of_file(&credential).then(|| revoked_beside_the_file(username)),
+    }))
 }
 
 pub(super) async fn rotate(
@@ -126,7 +132,30 @@ pub(super) async fn rotate(
         credential: CredentialView::of(&credential, now),
         secret: ShownOnce(String::from_utf8_lossy(secret.expose()).into_owned()),
         old_secret_ends,
+        warning: of_file(&credential).then(|| rotated_beside_the_file(username, &SecretHash::of(&secret))),
     }))
+}
+
+/// Whether the tenants file declares it, and so puts it back whenever it is applied.
+fn of_file(credential: &Credential) -> bool {
+    match credential.origin {
+        Origin::File => true,
+        Origin::Issued => false,
+    }
+}
+
+fn rotated_beside_the_file(username: &Username, hash: &SecretHash) -> String {
+    format!(
+        "{username} comes from the tenants file: its next apply, at a start or reload too, brings the old secret back and ends the new one; \
+         put its hash into the file, secret_hash = \"{hash}\""
+    )
+}
+
+fn revoked_beside_the_file(username: &Username) -> String {
+    format!(
+        "{username} comes from the tenants file: its next apply, at a start or reload too, brings the credential back; \
+         remove it from the file"
+    )
 }
 
 fn known(directory: &Directory, username: &Username) -> Result<Credential, CommandError> {

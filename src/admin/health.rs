@@ -173,6 +173,7 @@ const COUNTERS: &[(&str, &str)] = &[
 
 const GAUGES: &[(&str, &str)] = &[
     ("bulkhead_sessions_open", "Sessions open now"),
+    ("bulkhead_damaged_records", "Records of tenants and credentials that cannot be read, whose mail is deferred"),
     ("bulkhead_store_available", "1 while the store takes commits, 0 once it has stopped"),
 ];
 

@@ -276,18 +276,12 @@ fn quoted(field: &str) -> String {
 
 /// `bounce`, `complaint`, `manual`.
 pub fn word(reason: SuppressionReason) -> &'static str {
-    match reason {
-        SuppressionReason::Bounce => "bounce",
-        SuppressionReason::Complaint => "complaint",
-        SuppressionReason::Manual => "manual",
-    }
+    reason.word()
 }
 
 /// Reads [`word`].
 pub fn reason(text: &str) -> Option<SuppressionReason> {
-    [SuppressionReason::Bounce, SuppressionReason::Complaint, SuppressionReason::Manual]
-        .into_iter()
-        .find(|reason| word(*reason).eq_ignore_ascii_case(text))
+    SuppressionReason::ALL.into_iter().find(|reason| word(*reason).eq_ignore_ascii_case(text))
 }
 
 fn short(text: &str) -> String {

@@ -14,14 +14,19 @@ use super::command::{CHUNK, Desk, PAGE, Response, reason};
 use super::error::CommandError;
 use super::listfile::Entry;
 use super::tenants::find;
-use super::view::SuppressionView;
+use super::view::{SuppressionView, Unsuppressed};
 
 /// Most entries of an import on their way into the store at a time: enough for it to commit many at once.
 const AT_ONCE: usize = 64;
 
-pub(super) async fn list(desk: &Desk, tenant: &TenantId, after: Option<&str>) -> Result<Response, CommandError> {
+pub(super) async fn list(
+    desk: &Desk,
+    tenant: &TenantId,
+    after: Option<(String, SuppressionReason)>,
+) -> Result<Response, CommandError> {
     find(&desk.directory.load(), tenant)?;
     let now = desk.clock.now();
+    let after = after.as_ref().map(|(folded, reason)| (folded.as_str(), *reason));
     let page = entries::list(desk.store.as_ref(), tenant, after, PAGE).await?;
     Ok(Response::Suppressions(
         page.into_iter().map(|(address, entry)| SuppressionView::of(address, &entry, now)).collect(),
@@ -30,9 +35,11 @@ pub(super) async fn list(desk: &Desk, tenant: &TenantId, after: Option<&str>) ->
 
 pub(super) async fn show(desk: &Desk, tenant: &TenantId, address: &Mailbox) -> Result<Response, CommandError> {
     find(&desk.directory.load(), tenant)?;
-    match entries::find(desk.store.as_ref(), tenant, address).await? {
-        Some(entry) => Ok(Response::Suppression(SuppressionView::of(address.folded(), &entry, desk.clock.now()))),
-        None => Err(not_there(tenant, address)),
+    let found = entries::find(desk.store.as_ref(), tenant, address).await?;
+    if found.is_empty() {
+        Err(not_there(tenant, address))
+    } else {
+        Ok(Response::Suppressions(views(desk, address, &found)))
     }
 }
 
@@ -59,19 +66,28 @@ pub(super) async fn remove(
     desk: &Desk,
     tenant: &TenantId,
     address: &Mailbox,
-    force: bool,
+    (kind, force): (Option<SuppressionReason>, bool),
     why: &str,
     actor: &str,
 ) -> Result<Response, CommandError> {
     find(&desk.directory.load(), tenant)?;
-    let entry = entries::remove(desk.store.as_ref(), tenant, address, force).await.map_err(|error| match error {
-        RemoveError::NotThere => not_there(tenant, address),
-        RemoveError::ComplaintNeedsForce => CommandError::ComplaintNeedsForce { address: address.to_string() },
-        RemoveError::Read(error) => error.into(),
-        RemoveError::Commit(error) => error.into(),
-    })?;
+    let removed =
+        entries::remove(desk.store.as_ref(), tenant, address, kind, force).await.map_err(|error| match error {
+            RemoveError::NotThere => not_there(tenant, address),
+            RemoveError::ComplaintNeedsForce => CommandError::ComplaintNeedsForce { address: address.to_string() },
+            RemoveError::Read(error) => error.into(),
+            RemoveError::Commit(error) => error.into(),
+        })?;
     journal::changed(actor, "suppression remove", Some(tenant), &about(address, why));
-    Ok(Response::Suppression(SuppressionView::of(address.folded(), &entry, desk.clock.now())))
+    Ok(Response::Unsuppressed(Unsuppressed {
+        removed: views(desk, address, &removed.gone),
+        stays: removed.stays.map(|entry| SuppressionView::of(address.folded(), &entry, desk.clock.now())),
+    }))
+}
+
+fn views(desk: &Desk, address: &Mailbox, entries: &[Suppression]) -> Vec<SuppressionView> {
+    let now = desk.clock.now();
+    entries.iter().map(|entry| SuppressionView::of(address.folded(), entry, now)).collect()
 }
 
 pub(super) async fn import(

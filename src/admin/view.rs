@@ -182,6 +182,20 @@ pub struct Issued {
     pub secret: ShownOnce,
     /// After a rotation: when the old secret ends.
     pub old_secret_ends: Option<String>,
+    /// What undoes the change, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+/// A credential that was revoked.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Revoked {
+    /// The credential as it was.
+    #[serde(flatten)]
+    pub credential: CredentialView,
+    /// What undoes the change, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// An entry of a suppression list.
@@ -201,6 +215,15 @@ pub struct SuppressionView {
     pub actor: String,
     /// Whether it stands now.
     pub stands: bool,
+}
+
+/// What became of the entries of an address.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Unsuppressed {
+    /// The entries that are gone, as they were.
+    pub removed: Vec<SuppressionView>,
+    /// The complaint that stays, because it needs `--force`.
+    pub stays: Option<SuppressionView>,
 }
 
 impl std::fmt::Debug for ShownOnce {

@@ -90,11 +90,12 @@ impl Credential {
             Self::Revoke { username, reason } => {
                 let settings = context.settings()?;
                 let answer = block_on(ask(&settings, Request::CredentialRevoke { username, reason }))?;
-                let Response::Revoked(credential) = answer else { return Err(strange()) };
-                note_file(&credential, out);
+                let Response::Revoked(revoked) = answer else { return Err(strange()) };
+                warn(revoked.warning.as_deref(), out);
                 if out.json {
-                    return Ok(out.json(&credential)?);
+                    return Ok(out.json(&revoked)?);
                 }
+                let credential = revoked.credential;
                 out.line(format!("{} of tenant {} is revoked", credential.username, credential.tenant));
                 Ok(())
             }
@@ -108,7 +109,7 @@ impl Credential {
 fn issued(context: &Context, request: Request) -> Result<(), Failure> {
     let settings = context.settings()?;
     let Response::Issued(issued) = block_on(ask(&settings, request))? else { return Err(strange()) };
-    note_file(&issued.credential, context.out);
+    warn(issued.warning.as_deref(), context.out);
     show(&issued, context.out)
 }
 
@@ -130,13 +131,9 @@ fn show(issued: &Issued, out: Out) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the tenants file has to say to a change of one of its credentials.
-fn note_file(credential: &CredentialView, out: Out) {
-    if credential.origin == Origin::File {
-        out.note(format!(
-            "note: {} comes from the tenants file, which puts it back as it was when it is applied next; change it there too",
-            credential.username
-        ));
+fn warn(warning: Option<&str>, out: Out) {
+    if let Some(warning) = warning {
+        out.note(format!("warning: {warning}"));
     }
 }
 

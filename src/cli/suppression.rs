@@ -29,7 +29,7 @@ pub(super) enum Suppression {
         /// Whose
         tenant: TenantId,
     },
-    /// Show one entry
+    /// Show the entries of an address
     Show {
         /// Whose
         tenant: TenantId,
@@ -39,13 +39,16 @@ pub(super) enum Suppression {
     },
     /// Put an address on the list
     Add(Add),
-    /// Take an address off the list
+    /// Take an address off the list; a complaint stays unless --force is given
     Remove {
         /// Whose
         tenant: TenantId,
         /// Which address
         #[arg(value_parser = value::mailbox)]
         address: Mailbox,
+        /// Only the entry of this kind [default: all]
+        #[arg(long)]
+        kind: Option<Kind>,
         /// Even if it is there for a complaint
         #[arg(long)]
         force: bool,
@@ -114,13 +117,18 @@ impl Suppression {
             match self {
                 Self::List { tenant } => list(&settings, tenant, out).await,
                 Self::Show { tenant, address } => {
-                    one(ask(&settings, Request::SuppressionShow { tenant, address }).await?, out)
+                    shown(ask(&settings, Request::SuppressionShow { tenant, address }).await?, out)
                 }
                 Self::Add(Add { tenant, address, kind: Kind(kind), expires, reason }) => {
-                    one(ask(&settings, Request::SuppressionAdd { tenant, address, kind, expires, reason }).await?, out)
+                    let request = Request::SuppressionAdd { tenant, address, kind, expires, reason };
+                    shown(ask(&settings, request).await?, out)
                 }
-                Self::Remove { tenant, address, force, reason } => {
-                    one(ask(&settings, Request::SuppressionRemove { tenant, address, force, reason }).await?, out)
+                Self::Remove { tenant, address, kind, force, reason } => {
+                    let kind = kind.map(|Kind(kind)| kind);
+                    removed(
+                        ask(&settings, Request::SuppressionRemove { tenant, address, kind, force, reason }).await?,
+                        out,
+                    )
                 }
                 Self::Import { tenant, file, format, kind } => {
                     let form = form(format, &file);
@@ -143,20 +151,30 @@ fn form(given: Option<ListForm>, file: &Path) -> Form {
     }
 }
 
-fn one(answer: Response, out: Out) -> Result<(), Failure> {
-    let Response::Suppression(entry) = answer else { return Err(strange()) };
+/// The entries of an address.
+fn shown(answer: Response, out: Out) -> Result<(), Failure> {
+    let Response::Suppressions(entries) = answer else { return Err(strange()) };
     if out.json {
-        return Ok(out.json(&entry)?);
+        return Ok(out.json(&entries)?);
     }
-    out.pairs(&[
-        ("address", entry.address),
-        ("reason", listfile::word(entry.reason).into()),
-        ("origin", entry.origin),
-        ("since", entry.at),
-        ("until", entry.expires.unwrap_or_default()),
-        ("by", entry.actor),
-        ("stands", if entry.stands { "yes" } else { "no, it has expired" }.into()),
-    ]);
+    table(entries, out);
+    Ok(())
+}
+
+fn removed(answer: Response, out: Out) -> Result<(), Failure> {
+    let Response::Unsuppressed(answer) = answer else { return Err(strange()) };
+    if let Some(complaint) = &answer.stays {
+        out.note(format!(
+            "note: the complaint of {} stays on the list: its owner called this mail spam; give --force if they asked for it back",
+            complaint.address
+        ));
+    }
+    if out.json {
+        return Ok(out.json(&answer)?);
+    }
+    for entry in answer.removed {
+        out.line(format!("{} is no longer on the list for {}", entry.address, listfile::word(entry.reason)));
+    }
     Ok(())
 }
 
@@ -172,7 +190,7 @@ async fn each_page(
         let request = Request::SuppressionList { tenant: tenant.clone(), after: after.take() };
         let Response::Suppressions(page) = door.ask(request).await? else { return Err(strange()) };
         let more = page.len() == PAGE;
-        after = page.last().map(|entry| entry.address.clone());
+        after = page.last().map(|entry| (entry.address.clone(), entry.reason));
         take(page)?;
         if !more {
             return Ok(());
@@ -194,7 +212,12 @@ async fn list(settings: &Settings, tenant: TenantId, out: Out) -> Result<(), Fai
         out.line(format!("the suppression list of {tenant} is empty"));
         return Ok(());
     }
-    let rows: Vec<_> = all
+    table(all, out);
+    Ok(())
+}
+
+fn table(entries: Vec<SuppressionView>, out: Out) {
+    let rows: Vec<_> = entries
         .into_iter()
         .map(|entry| {
             let until = match (entry.expires, entry.stands) {
@@ -213,7 +236,6 @@ async fn list(settings: &Settings, tenant: TenantId, out: Out) -> Result<(), Fai
         })
         .collect();
     out.table(&["ADDRESS", "REASON", "SINCE", "UNTIL", "ORIGIN", "BY"], &rows);
-    Ok(())
 }
 
 async fn export(

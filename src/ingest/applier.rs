@@ -15,20 +15,20 @@
 //! What can go wrong: the store. What it did not take is [`Outcome::Deferred`], and nothing of that
 //! share has changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::owner::owner;
+use super::owner::{cannot_be_told, owner};
 use crate::event::Notice;
 use crate::event::kind::{Event, Recommendation, SendingStatus};
 use crate::journal::{self, Owner};
-use crate::mail::{Mailbox, TenantId};
+use crate::mail::Mailbox;
 use crate::policy::effect::{self, Before, Count, Effect};
 use crate::policy::tenant::Suppression;
 use crate::store::counters::{self, Counts, Row};
 use crate::store::directory::Current;
 use crate::store::ledger::{self, Share};
-use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, record};
+use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, record, suppressions};
 use crate::time::{Clock, Timestamp};
 
 /// How often a commit is folded anew after a conflict, before its events are left for later.
@@ -135,6 +135,11 @@ impl Applier {
                 continue;
             };
             let Some(owner) = owner(&directory, &event.mail) else {
+                if cannot_be_told(&directory) {
+                    journal::events_deferred(1, "whose it is cannot be told while a tenant's record is damaged");
+                    outcomes.push(Ok(Outcome::Deferred));
+                    continue;
+                }
                 journal::event_unowned(&event);
                 outcomes.push(Ok(Outcome::Unowned));
                 continue;
@@ -301,7 +306,7 @@ impl Applier {
         for part in group {
             match self.meet(&mut fold, &part, now).await {
                 Ok(()) => {
-                    fold.add(&part, now);
+                    fold.add(&part);
                     folded.push(part);
                 }
                 Err(error) => *fault = Some(Stopped::by_read(&error)),
@@ -316,7 +321,7 @@ impl Applier {
             Some(key) if !fold.entries.contains_key(&key) => {
                 let (condition, there) = match self.store.get(&key).await? {
                     None => (If::Absent, None),
-                    Some(found) => (If::At(found.version), Some(record::open::<Suppression>(&key, &found.value)?)),
+                    Some(found) => (If::At(found.version), Some(suppressions::opened(&key, &found.value)?)),
                 };
                 let stood = there.as_ref().is_some_and(|entry| entry.stands(now));
                 Some((key, Entry { condition, there, stood, changed: false }))
@@ -334,12 +339,12 @@ impl Applier {
 
 impl Part {
     fn entry_key(&self) -> Option<Key> {
-        self.suppress.as_ref().map(|(mailbox, _)| Key::suppression(&self.row.tenant, mailbox))
+        self.suppress.as_ref().map(|(mailbox, entry)| Key::suppression(&self.row.tenant, mailbox, entry.reason))
     }
 }
 
 impl Fold {
-    fn add(&mut self, part: &Part, now: Timestamp) {
+    fn add(&mut self, part: &Part) {
         if let Some(count) = part.count
             && let Some((_, counts)) = self.rows.get_mut(&part.row)
         {
@@ -347,9 +352,9 @@ impl Fold {
         }
         if let Some((_, new)) = &part.suppress
             && let Some(entry) = part.entry_key().and_then(|key| self.entries.get_mut(&key))
-            && let Some(kept) = effect::merged(entry.there.as_ref(), new, now)
+            && !entry.there.as_ref().is_some_and(|there| effect::outlasts(there, new))
         {
-            entry.there = Some(kept.clone());
+            entry.there = Some(new.clone());
             entry.changed = true;
         }
     }
@@ -482,7 +487,7 @@ impl Part {
 struct Packing {
     parts: Group,
     rows: HashSet<Row>,
-    entries: BTreeSet<(TenantId, String)>,
+    entries: HashSet<Key>,
 }
 
 impl Packing {
@@ -494,9 +499,7 @@ impl Packing {
         if part.count.is_some() {
             self.rows.insert(part.row.clone());
         }
-        if let Some((mailbox, _)) = &part.suppress {
-            self.entries.insert((part.row.tenant.clone(), mailbox.folded()));
-        }
+        self.entries.extend(part.entry_key());
         self.parts.push(part);
     }
 

@@ -11,6 +11,9 @@
 //! mail was counted under that name even if the stream is gone since. Otherwise the tag is believed
 //! if the tenant has such a stream; else it is the configuration set's, else the default stream.
 //!
+//! A tenant whose record is damaged is not in the directory, and its events are not nobody's for it:
+//! what our tags say is believed as ever, and of the rest it is not told while that lasts.
+//!
 //! Promises: nothing that a client can write decides: our tags go over the client's, and the header
 //! section is not looked at.
 
@@ -28,6 +31,11 @@ pub fn owner(directory: &Directory, mail: &Mail) -> Option<Owner> {
             mail.stream.clone().unwrap_or_else(|| fallback(tenant, of_set.map(|(of, id)| (of == &tenant.id, id))));
         return Some(Owner { tenant: tenant.id.clone(), stream: Some(stream) });
     }
+    if let (Some(id), Some(stream)) = (&mail.tenant, &mail.stream)
+        && directory.tenant_is_damaged(id)
+    {
+        return Some(Owner { tenant: id.clone(), stream: Some(stream.clone()) });
+    }
     let untagged = mail.tenant.is_none() && mail.configuration_set.is_none() && mail.ses_tenant.is_none();
     let (tenant, set_stream) = match of_set {
         Some((id, stream)) => (directory.tenant(id)?, Some((true, stream))),
@@ -37,6 +45,11 @@ pub fn owner(directory: &Directory, mail: &Mail) -> Option<Owner> {
     let tagged = mail.stream.clone().filter(|id| tenant.streams.contains_key(id));
     let stream = tagged.unwrap_or_else(|| fallback(tenant, set_stream));
     Some(Owner { tenant: tenant.id.clone(), stream: Some(stream) })
+}
+
+/// Whether an event without an owner may be of a tenant whose record is damaged.
+pub fn cannot_be_told(directory: &Directory) -> bool {
+    directory.faults().iter().any(|fault| fault.tenant.is_some())
 }
 
 /// The configuration set's stream where the set is the tenant's own, else the default stream.

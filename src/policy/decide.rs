@@ -94,7 +94,8 @@ pub enum Reason {
         /// The configuration set.
         set: String,
     },
-    /// The recipient is on the tenant's suppression list.
+    /// The recipient is on the tenant's suppression list. Of several entries that bind, the most
+    /// telling: bounce, complaint, manual.
     Suppressed {
         /// What put it there.
         reason: SuppressionReason,
@@ -178,16 +179,20 @@ pub fn sender(tenant: &Tenant, login: &Login, reverse_path: &ReversePath) -> Ver
     judged().into()
 }
 
-/// At RCPT: whether a recipient may be had at all. `entry` is what the tenant's suppression list
-/// says of it. It is refused here when that binds under every stream the login may still choose;
-/// else the message's stream decides ([`recipient_under`]).
-pub fn recipient(tenant: &Tenant, login: &Login, entry: Option<&Suppression>, now: Timestamp) -> Verdict<()> {
+/// At RCPT: whether a recipient may be had at all. `entries` are what the tenant's suppression list
+/// says of it. It is refused here when one or another of them binds under every stream the login may
+/// still choose; else the message's stream decides ([`recipient_under`]).
+pub fn recipient(tenant: &Tenant, login: &Login, entries: &[Suppression], now: Timestamp) -> Verdict<()> {
     let judged = || {
-        let Some(entry) = entry else { return Ok(()) };
-        if choices(tenant, login)?.iter().all(|stream| suppressed_under(stream, entry, now)) {
-            return Err(suppressed(entry));
+        if entries.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let binding = |stream: &&Stream| suppressed_under(stream, entries, now);
+        let binding: Option<Vec<&Suppression>> = choices(tenant, login)?.iter().map(binding).collect();
+        match binding.and_then(most_telling) {
+            Some(entry) => Err(suppressed(entry)),
+            None => Ok(()),
+        }
     };
     judged().into()
 }
@@ -212,21 +217,28 @@ pub fn message<'a>(
 }
 
 /// After DATA: whether a recipient may be had under the stream that was chosen.
-pub fn recipient_under(stream: &Stream, entry: Option<&Suppression>, now: Timestamp) -> Verdict<()> {
-    match entry {
-        Some(entry) if suppressed_under(stream, entry, now) => suppressed(entry).into_verdict(),
-        Some(_) | None => Verdict::Grant(()),
+pub fn recipient_under(stream: &Stream, entries: &[Suppression], now: Timestamp) -> Verdict<()> {
+    match suppressed_under(stream, entries, now) {
+        Some(entry) => suppressed(entry).into_verdict(),
+        None => Verdict::Grant(()),
     }
 }
 
-/// Whether an entry binds a stream: as long as it stands, one put there by hand always, others as
-/// the stream's `suppress_on` says.
-pub fn suppressed_under(stream: &Stream, entry: &Suppression, now: Timestamp) -> bool {
-    let binds = match entry.reason {
+/// The most telling of an address's entries that bind a stream, in whatever order they are given.
+/// An entry binds as long as it stands: one put there by hand always, others as the stream's
+/// `suppress_on` says.
+pub fn suppressed_under<'a>(stream: &Stream, entries: &'a [Suppression], now: Timestamp) -> Option<&'a Suppression> {
+    let binds = |reason| match reason {
         SuppressionReason::Manual => true,
-        SuppressionReason::Bounce | SuppressionReason::Complaint => stream.suppress_on.contains(&entry.reason),
+        SuppressionReason::Bounce | SuppressionReason::Complaint => stream.suppress_on.contains(&reason),
     };
-    binds && entry.stands(now)
+    most_telling(entries.iter().filter(|entry| binds(entry.reason) && entry.stands(now)))
+}
+
+/// A bounce before a complaint before an entry by hand, as [`SuppressionReason`] orders them: 5.1.1
+/// lets clients clean their lists by themselves, the others ask for a person.
+fn most_telling<'a>(entries: impl IntoIterator<Item = &'a Suppression>) -> Option<&'a Suppression> {
+    entries.into_iter().min_by_key(|entry| entry.reason)
 }
 
 impl Stop {
@@ -505,41 +517,62 @@ mod tests {
     #[test]
     fn which_recipients_may_be_had() {
         use SuppressionReason::{Bounce, Complaint, Manual};
+        let until = |reason, expires| Suppression { expires: Some(expires), ..entry(reason) };
         let later = NOW.plus(Duration::from_secs(1));
-        let expired = Suppression { expires: Some(NOW), ..entry(Bounce) };
-        let expiring = Suppression { expires: Some(later), ..entry(Bounce) };
-        let suppressed = "refuse recipient_suppressed";
-        // entry; at RCPT for an unbound, a transactional, a marketing login
+        let entries = |reasons: &[SuppressionReason]| reasons.iter().copied().map(entry).collect::<Vec<_>>();
+        const GRANT: Option<SuppressionReason> = None;
+        // entries; what binds at RCPT for an unbound, a transactional, a marketing login
         let cases = [
-            (None, ["grant", "grant", "grant"]),
-            (Some(entry(Bounce)), [suppressed, suppressed, suppressed]),
-            (Some(entry(Complaint)), ["grant", "grant", suppressed]),
-            (Some(entry(Manual)), [suppressed, suppressed, suppressed]),
-            (Some(expired), ["grant", "grant", "grant"]),
-            (Some(expiring), [suppressed, suppressed, suppressed]),
+            (vec![], [GRANT, GRANT, GRANT]),
+            (entries(&[Bounce]), [Some(Bounce), Some(Bounce), Some(Bounce)]),
+            (entries(&[Complaint]), [GRANT, GRANT, Some(Complaint)]),
+            (entries(&[Manual]), [Some(Manual), Some(Manual), Some(Manual)]),
+            (vec![until(Bounce, NOW)], [GRANT, GRANT, GRANT]),
+            (vec![until(Bounce, later)], [Some(Bounce), Some(Bounce), Some(Bounce)]),
+            // What comes beside a complaint binds as if it stood alone.
+            (entries(&[Complaint, Bounce]), [Some(Bounce), Some(Bounce), Some(Bounce)]),
+            (entries(&[Complaint, Manual]), [Some(Complaint), Some(Manual), Some(Complaint)]),
+            (entries(&[Bounce, Manual]), [Some(Bounce), Some(Bounce), Some(Bounce)]),
+            (entries(&[Bounce, Complaint, Manual]), [Some(Bounce), Some(Bounce), Some(Bounce)]),
+            (vec![until(Bounce, NOW), entry(Complaint)], [GRANT, GRANT, Some(Complaint)]),
+            (vec![until(Bounce, NOW), entry(Manual)], [Some(Manual), Some(Manual), Some(Manual)]),
+            (vec![until(Complaint, NOW), entry(Bounce)], [Some(Bounce), Some(Bounce), Some(Bounce)]),
         ];
+        let judged = |reason: Option<SuppressionReason>| match reason {
+            Some(reason) => Verdict::Refuse(Reason::Suppressed { reason, at: NOW }),
+            None => Verdict::Grant(()),
+        };
         let mut tenant = acme();
-        for (entry, expected) in &cases {
+        for (mut entries, expected) in cases {
             for (bound, expected) in [None, Some("transactional"), Some("marketing")].into_iter().zip(expected) {
-                let entry = entry.as_ref();
-                let verdict = recipient(&tenant, &login(bound), entry, NOW);
-                assert_eq!(told(&verdict, |()| String::new()), *expected, "{entry:?} {bound:?}");
-                let Some(stream) = bound.and_then(|id| tenant.streams.get(&StreamId::parse(id).unwrap())) else {
-                    continue;
-                };
-                assert_eq!(recipient_under(stream, entry, NOW), verdict, "a bound login has one answer");
-                assert_eq!(entry.is_some_and(|e| suppressed_under(stream, e, NOW)), *expected != "grant");
+                // The order in which entries are given does not matter.
+                for _ in 0..2 {
+                    entries.reverse();
+                    let verdict = recipient(&tenant, &login(bound), &entries, NOW);
+                    assert_eq!(verdict, judged(expected), "{entries:?} {bound:?}");
+                    let Some(stream) = bound.and_then(|id| tenant.streams.get(&StreamId::parse(id).unwrap())) else {
+                        continue;
+                    };
+                    assert_eq!(recipient_under(stream, &entries, NOW), verdict, "a bound login has one answer");
+                    assert_eq!(suppressed_under(stream, &entries, NOW).map(|entry| entry.reason), expected);
+                }
             }
         }
-        let gone = recipient(&tenant, &login(Some("gone")), Some(&entry(Bounce)), NOW);
+        let gone = recipient(&tenant, &login(Some("gone")), &[entry(Bounce)], NOW);
         assert_eq!(told(&gone, |()| String::new()), "defer stream_gone");
+        // Two entries that each bind one stream leave an unbound login none.
+        for (id, reason) in [("transactional", Bounce), ("marketing", Complaint)] {
+            tenant.streams.get_mut(&StreamId::parse(id).unwrap()).unwrap().suppress_on = vec![reason];
+        }
+        assert_eq!(recipient(&tenant, &login(None), &[entry(Bounce)], NOW), Verdict::Grant(()));
+        assert_eq!(recipient(&tenant, &login(None), &[entry(Complaint)], NOW), Verdict::Grant(()));
+        assert_eq!(recipient(&tenant, &login(None), &[entry(Complaint), entry(Bounce)], NOW), judged(Some(Bounce)));
         // Nothing but what was put there by hand binds a stream that suppresses on nothing.
         for stream in tenant.streams.values_mut() {
             stream.suppress_on.clear();
         }
-        assert_eq!(recipient(&tenant, &login(None), Some(&entry(Bounce)), NOW), Verdict::Grant(()));
-        let reason = Reason::Suppressed { reason: Manual, at: NOW };
-        assert_eq!(recipient(&tenant, &login(None), Some(&entry(Manual)), NOW), Verdict::Refuse(reason));
+        assert_eq!(recipient(&tenant, &login(None), &[entry(Bounce), entry(Complaint)], NOW), Verdict::Grant(()));
+        assert_eq!(recipient(&tenant, &login(None), &[entry(Bounce), entry(Manual)], NOW), judged(Some(Manual)));
     }
 
     #[test]
@@ -627,7 +660,7 @@ mod tests {
                     sender(&tenant, &login, &path(from)).into_result().map_err(&mut see).ok();
                 }
                 let bounced = entry(SuppressionReason::Bounce);
-                recipient(&tenant, &login, Some(&bounced), NOW).into_result().map_err(&mut see).ok();
+                recipient(&tenant, &login, std::slice::from_ref(&bounced), NOW).into_result().map_err(&mut see).ok();
                 standing(None, &login, true).into_result().map_err(&mut see).ok();
                 standing(Some(&tenant), &login, false).into_result().map_err(&mut see).ok();
                 for (stream, set) in some.into_iter().flat_map(|stream| sets.map(|set| (stream, set))) {

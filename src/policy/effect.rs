@@ -21,10 +21,11 @@
 //! SES cannot tell who it was; each of them is suppressed and counted, as SES counts them.
 //!
 //! Promises: SES's simulator never counts and never suppresses, whatever its label. A recipient
-//! that the event names twice counts once. Events need no order: [`merged`] gives the same entry
+//! that the event names twice counts once. Events need no order: [`outlasts`] picks the same entry
 //! whichever came first. An event is counted only while the ledger can tell whether it has been
 //! counted before ([`COUNTED`]); after that it still suppresses.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -109,34 +110,17 @@ pub fn effects(event: &Event, before: &Before) -> Vec<Effect> {
     effects
 }
 
-/// The entry to keep when `new` meets what is there; `None` when what is there stays.
+/// Whether the entry `there` stays when `new` comes for the same address and the same reason.
 ///
-/// A complaint is never weakened to a bounce, and an entry by hand gives way to neither: streams
-/// may let bounces or complaints pass, what an operator listed binds them all. Of two with the same
-/// reason the earlier stays. An expired entry counts as none, and one that will expire gives way to
-/// one that will not.
-pub fn merged<'a>(there: Option<&Suppression>, new: &'a Suppression, now: Timestamp) -> Option<&'a Suppression> {
-    let Some(there) = there.filter(|entry| entry.stands(now) && !outlasted(entry, new)) else {
-        return Some(new);
-    };
-    let stays = match strength(there.reason).cmp(&strength(new.reason)) {
-        std::cmp::Ordering::Greater => true,
-        std::cmp::Ordering::Less => false,
-        std::cmp::Ordering::Equal => (there.at, &there.origin) <= (new.at, &new.origin),
-    };
-    (!stays).then_some(new)
-}
-
-fn outlasted(there: &Suppression, new: &Suppression) -> bool {
-    let weaker = (there.reason, new.reason) == (SuppressionReason::Complaint, SuppressionReason::Bounce);
-    there.expires.is_some() && new.expires.is_none() && !weaker
-}
-
-fn strength(reason: SuppressionReason) -> u8 {
-    match reason {
-        SuppressionReason::Bounce => 0,
-        SuppressionReason::Complaint => 1,
-        SuppressionReason::Manual => 2,
+/// The one that stands longer does, so one without an end for ever; of two that end together the
+/// earlier. A total order, so it does not matter who comes first, and no clock is asked: what has
+/// ended gives way to all that has not.
+pub fn outlasts(there: &Suppression, new: &Suppression) -> bool {
+    let end = |entry: &Suppression| entry.expires.map_or((true, Timestamp::default()), |until| (false, until));
+    match end(there).cmp(&end(new)) {
+        Ordering::Greater => true,
+        Ordering::Less => false,
+        Ordering::Equal => (there.at, &there.origin, &there.actor) <= (new.at, &new.origin, &new.actor),
     }
 }
 
@@ -366,30 +350,54 @@ mod tests {
         assert_eq!(effects(&delivered, &Before { now: at(days(15)) }), []);
     }
 
-    fn entry(reason: SuppressionReason, at_millis: u64, expires: Option<u64>) -> Suppression {
-        Suppression { reason, origin: "o".into(), at: at(at_millis), expires: expires.map(at), actor: "a".into() }
+    fn entry(at_millis: u64, expires: Option<u64>) -> Suppression {
+        let (reason, actor) = (SuppressionReason::Bounce, "a".into());
+        Suppression { reason, origin: "o".into(), at: at(at_millis), expires: expires.map(at), actor }
     }
 
     #[test]
     fn what_stays_when_entries_meet() {
-        use SuppressionReason::{Bounce, Complaint, Manual};
-        for (there, new, replaced) in [
-            (entry(Bounce, 1, None), entry(Complaint, 2, None), true),
-            (entry(Complaint, 2, None), entry(Bounce, 1, None), false),
-            (entry(Manual, 1, None), entry(Complaint, 2, None), false),
-            (entry(Manual, 1, None), entry(Bounce, 0, None), false),
-            (entry(Bounce, 2, None), entry(Bounce, 1, None), true),
-            (entry(Bounce, 1, None), entry(Bounce, 2, None), false),
-            (entry(Bounce, 1, None), entry(Bounce, 1, None), false),
-            // now is 100: expired, and about to
-            (entry(Complaint, 1, Some(100)), entry(Bounce, 2, None), true),
-            (entry(Manual, 1, Some(101)), entry(Bounce, 2, None), true),
-            (entry(Bounce, 1, Some(101)), entry(Bounce, 2, None), true),
-            (entry(Complaint, 1, Some(101)), entry(Bounce, 2, None), false),
+        for (there, new, stays) in [
+            (entry(1, None), entry(2, None), true),
+            (entry(2, None), entry(1, None), false),
+            (entry(1, None), entry(1, None), true),
+            (entry(1, Some(100)), entry(2, None), false),
+            (entry(2, None), entry(1, Some(100)), true),
+            (entry(1, Some(100)), entry(2, Some(101)), false),
+            (entry(2, Some(101)), entry(1, Some(100)), true),
+            (entry(2, Some(100)), entry(1, Some(100)), false),
         ] {
-            assert_eq!(merged(Some(&there), &new, at(100)).is_some(), replaced, "{there:?} {new:?}");
+            assert_eq!(outlasts(&there, &new), stays, "{there:?} {new:?}");
         }
-        let new = entry(Bounce, 1, None);
-        assert_eq!(merged(None, &new, at(100)), Some(&new));
+    }
+
+    /// Whatever the order in which entries come, the same one is left.
+    #[test]
+    fn what_stays_does_not_depend_on_the_order() {
+        let mut all = Vec::new();
+        for (at, expires, origin) in [0, 1, 2]
+            .into_iter()
+            .flat_map(|at| [None, Some(5), Some(9)].map(|expires| (at, expires)))
+            .flat_map(|(at, expires)| ["f-1", "f-2"].map(|origin| (at, expires, origin)))
+        {
+            all.push(Suppression { origin: origin.into(), ..entry(at, expires) });
+        }
+        let left = |entries: [&Suppression; 3]| {
+            let fold = |there, new| if outlasts(there, new) { there } else { new };
+            fold(fold(entries[0], entries[1]), entries[2]).clone()
+        };
+        let mut triples = 0;
+        for a in &all {
+            for b in &all {
+                for c in &all {
+                    let expected = left([a, b, c]);
+                    for order in [[a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]] {
+                        assert_eq!(left(order), expected);
+                    }
+                    triples += 1;
+                }
+            }
+        }
+        assert_eq!(triples, 18 * 18 * 18);
     }
 }

@@ -221,6 +221,21 @@ impl Tenant {
     }
 }
 
+impl SuppressionReason {
+    /// All of them, the most telling first: of a bounced address a client learns that nobody is
+    /// there, whatever else was said of it.
+    pub const ALL: [Self; 3] = [Self::Bounce, Self::Complaint, Self::Manual];
+
+    /// `bounce`, `complaint`, `manual`: in keys, files and arguments, for ever.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bounce => "bounce",
+            Self::Complaint => "complaint",
+            Self::Manual => "manual",
+        }
+    }
+}
+
 impl Suppression {
     /// Whether it still stands at `now`.
     pub fn stands(&self, now: Timestamp) -> bool {

@@ -4,7 +4,8 @@
 //! rotated away or moved since the login ends the session at its next command, and a pause is heard
 //! at the next MAIL. A tenant's login succeeds while it is paused: MAIL then says that it is paused
 //! and why, where a refused login would send people looking for a wrong password.
-//! What can go wrong: the store does not answer (451, nothing is lost), verification is busy (454).
+//! What can go wrong: the store does not answer, or the record of the tenant or the credential has
+//! become unreadable (451, nothing is lost); verification is busy, or a record is damaged (454).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,16 @@ use crate::policy::tenant::Tenant;
 use crate::secret::Secret;
 use crate::smtp::{Answer, Question, Refusal, reply};
 use crate::store::suppressions;
+
+/// Why a login is turned away, in the log.
+const DAMAGED: &str = "the record of the tenant or of the credential is damaged";
+
+/// What a login hears that no tenant stands behind.
+#[derive(Debug)]
+pub(super) struct Turned {
+    pub(super) refusal: Refusal,
+    pub(super) blame: Blame,
+}
 
 /// One session's side of the questions.
 #[derive(Debug)]
@@ -65,7 +76,7 @@ impl Conversation {
         let (now, instant) = (office.means.clock.now(), office.means.clock.instant());
         let verified = office.verifier.verify(&directory, username, secret, self.peer.ip(), now, instant).await;
         let login = verified.map_err(|cause| match cause {
-            NoLogin::Busy => {
+            NoLogin::Busy | NoLogin::Damaged => {
                 journal::login_deferred(self.session, self.peer, &cause.to_string());
                 reply::authentication_unavailable()
             }
@@ -86,22 +97,29 @@ impl Conversation {
 
     fn sender(&self, login: &Login, reverse_path: &ReversePath) -> Result<(), Refusal> {
         let judged = self.office.tenant_of(login, self.peer).and_then(|tenant| {
-            decide::sender(&tenant, login, reverse_path).into_result().map_err(|stop| wording::stopped(&stop))
+            let verdict = decide::sender(&tenant, login, reverse_path).into_result();
+            verdict.map_err(|stop| Turned { refusal: wording::stopped(&stop), blame: Blame::Client })
         });
-        judged.inspect_err(|refusal| {
-            journal::sender_refused(self.session, self.peer, login, reverse_path, refusal.reply(), Blame::Client);
+        judged.map_err(|Turned { refusal, blame }| {
+            journal::sender_refused(self.session, self.peer, login, reverse_path, refusal.reply(), blame);
+            refusal
         })
     }
 
     async fn recipient(&self, login: &Login, forward_path: &Mailbox) -> Result<(), Refusal> {
         let office = &self.office;
-        let tenant = office.tenant_of(login, self.peer)?;
-        let entry = suppressions::find(&*office.means.store, &login.tenant, forward_path).await.map_err(|error| {
+        let tenant = office.tenant_of(login, self.peer).map_err(|Turned { refusal, blame }| {
+            if blame == Blame::Us {
+                journal::recipient_deferred(self.session, login, forward_path, refusal.reply(), DAMAGED);
+            }
+            refusal
+        })?;
+        let entries = suppressions::find(&*office.means.store, &login.tenant, forward_path).await.map_err(|error| {
             let refusal = wording::store_unavailable();
             journal::recipient_deferred(self.session, login, forward_path, refusal.reply(), &error.to_string());
             refusal
         })?;
-        let verdict = decide::recipient(&tenant, login, entry.as_ref(), office.means.clock.now());
+        let verdict = decide::recipient(&tenant, login, &entries, office.means.clock.now());
         verdict.into_result().map_err(|stop| {
             let refusal = wording::stopped(&stop);
             match stop.reason() {
@@ -121,15 +139,25 @@ impl Conversation {
 impl Office {
     /// The tenant that `login` speaks for, as it is now. When it no longer may, the refusal ends the
     /// session: the client logs in again and hears the truth there.
-    pub(super) fn tenant_of(&self, login: &Login, peer: SocketAddr) -> Result<Arc<Tenant>, Refusal> {
+    /// What is only unreadable is not gone: it is deferred, and the session goes on.
+    pub(super) fn tenant_of(&self, login: &Login, peer: SocketAddr) -> Result<Arc<Tenant>, Turned> {
         let directory = self.means.directory.load();
+        if directory.tenant_is_damaged(&login.tenant) || directory.credential_is_damaged(&login.credential) {
+            return Err(Turned { refusal: wording::record_damaged(), blame: Blame::Us });
+        }
         let tenant = directory.tenant(&login.tenant);
         let stands = still_stands(&directory, login, peer.ip(), self.means.clock.now());
         match (decide::standing(tenant.map(|tenant| &**tenant), login, stands).into_result(), tenant) {
             (Ok(_), Some(tenant)) => Ok(Arc::clone(tenant)),
-            (Err(stop), _) => Err(wording::stopped(&stop)),
+            (Err(stop), _) => Err(Turned::gone(&stop)),
             // Standing is granted to a tenant that is there.
-            (Ok(_), None) => Err(wording::stopped(&Stop::Defer(Reason::TenantGone, None))),
+            (Ok(_), None) => Err(Turned::gone(&Stop::Defer(Reason::TenantGone, None))),
         }
+    }
+}
+
+impl Turned {
+    fn gone(stop: &Stop) -> Self {
+        Self { refusal: wording::stopped(stop), blame: Blame::Client }
     }
 }

@@ -15,7 +15,9 @@
 //! telling the cache.
 //!
 //! What can go wrong: more logins with chosen passwords than the bound can work off in
-//! `limits.auth_wait_seconds` hear 454 4.7.0, a fault of ours that counts against nobody.
+//! `limits.auth_wait_seconds` hear 454 4.7.0, a fault of ours that counts against nobody. So does who
+//! has a credential whose record is damaged, or the right secret where the tenant's record is: a wrong
+//! secret is refused as ever.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -33,7 +35,7 @@ use crate::store::credential::{Credential, SecretHash};
 use crate::store::directory::Directory;
 use crate::time::Timestamp;
 
-/// Why there is no login. The client hears one sentence for every cause but the last.
+/// Why there is no login. The client hears one sentence for every cause but the last two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum NoLogin {
     /// Not of a username's alphabet, or not in the directory.
@@ -51,6 +53,9 @@ pub(super) enum NoLogin {
     /// The credential's tenant is gone.
     #[error("the credential's tenant is not there")]
     NoTenant,
+    /// Not told: the record of the credential, or of its tenant, cannot be read.
+    #[error("the record of the credential or of its tenant is damaged")]
+    Damaged,
     /// Not told: the verifications are busy.
     #[error("limits.auth_verifications was busy for longer than limits.auth_wait_seconds")]
     Busy,
@@ -111,6 +116,9 @@ impl Verifier {
     ) -> Result<Login, NoLogin> {
         let username = Username::parse(username).ok();
         let credential = username.as_ref().and_then(|name| directory.credential(name));
+        if username.as_ref().is_some_and(|name| directory.credential_is_damaged(name)) {
+            return Err(NoLogin::Damaged);
+        }
         let (live, cause) = candidates(directory, credential, peer, now);
 
         // Machine-made secrets, and chosen ones that were verified a while ago.
@@ -123,6 +131,7 @@ impl Verifier {
             None => self.verify_slowly(directory, username.as_ref(), live.clone(), secret, instant).await?,
         };
         match (found, credential) {
+            (Some(_), Some(credential)) if directory.tenant_is_damaged(&credential.tenant) => Err(NoLogin::Damaged),
             (Some(hash), Some(credential)) => Ok(Login {
                 tenant: credential.tenant.clone(),
                 credential: credential.username.clone(),
@@ -233,7 +242,7 @@ fn candidates(
     if !may_come_from(credential, peer) {
         return (Vec::new(), NoLogin::Network);
     }
-    if directory.tenant(&credential.tenant).is_none() {
+    if directory.tenant(&credential.tenant).is_none() && !directory.tenant_is_damaged(&credential.tenant) {
         return (Vec::new(), NoLogin::NoTenant);
     }
     let live: Vec<SecretHash> = credential.live_secrets(now).map(|secret| secret.hash.clone()).collect();

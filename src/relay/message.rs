@@ -22,6 +22,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::alarm::words;
+use super::answer::Turned;
 use super::join::{Joined, go_on_after, join};
 use super::memory::{Share, Short};
 use super::trace::Trace;
@@ -110,9 +111,9 @@ impl Message {
     /// Everything before SES: whose the message is, by which stream it goes, what it becomes.
     async fn prepare(&self, record: &mut Record) -> Result<Shipment, Stopped> {
         let office = &self.office;
-        let tenant = office.tenant_of(&self.login, self.peer).map_err(|refusal| Stopped {
+        let tenant = office.tenant_of(&self.login, self.peer).map_err(|Turned { refusal, blame }| Stopped {
             reason: refusal.reply().text(),
-            blame: Blame::Client,
+            blame,
             refusal,
         })?;
         let section = HeaderSection::scan(self.data.clone(), office.limits.header).map_err(Stopped::header)?;
@@ -149,11 +150,11 @@ impl Message {
         let mut kept = Vec::with_capacity(self.envelope.forward_paths.len());
         let mut first_refusal = None;
         for mailbox in &self.envelope.forward_paths {
-            let entry = suppressions::find(&*self.office.means.store, &self.login.tenant, mailbox)
+            let entries = suppressions::find(&*self.office.means.store, &self.login.tenant, mailbox)
                 .await
                 .map_err(|error| Stopped::ours(wording::store_unavailable(), error.to_string()))?;
             let now = self.office.means.clock.now();
-            match decide::recipient_under(stream, entry.as_ref(), now).into_result() {
+            match decide::recipient_under(stream, &entries, now).into_result() {
                 Ok(()) => kept.push(mailbox.clone()),
                 Err(stop) => {
                     let refusal = wording::stopped(&stop);

@@ -198,6 +198,11 @@ pub fn too_many_of_tenant() -> Refusal {
     .and_close()
 }
 
+/// 451: what the relay knows of the tenant or of the credential cannot be read.
+pub fn record_damaged() -> Refusal {
+    Refusal::temporary(451, (3, 0), "A record of this relay is damaged; try again later")
+}
+
 /// 451: a fault of ours.
 pub fn fault() -> Refusal {
     Refusal::temporary(451, (3, 0), "This relay met a fault of its own; try again later")
@@ -319,6 +324,7 @@ mod tests {
     #[test]
     fn every_fault_of_our_own_has_its_words() {
         assert_told(&store_unavailable(), "451 4.3.0", "store");
+        assert_told(&record_damaged(), "451 4.3.0", "damaged");
         assert_told(&too_many_of_tenant(), "421 4.7.0", "limits.connections_per_tenant");
         assert_told(&fault(), "451 4.3.0", "fault of its own");
         assert_told(&short_of_memory(), "452 4.3.1", "memory");

@@ -14,7 +14,7 @@
 //! | `stream` | tenant, stream | one stream |
 //! | `pause` | tenant, stream or empty | a pause by hand |
 //! | `credential` | username | one credential with its secrets' hashes |
-//! | `suppression` | tenant, folded mailbox | one entry |
+//! | `suppression` | tenant, folded mailbox, reason | one entry; an address has one a reason |
 //! | `counter` | tenant, stream, hour, node | one node's counts of a cohort |
 //! | `event` | hour applied, key of the event | this event has been applied |
 //! | `eventid` | SHA-256 of the event's key | the same, found by its key |
@@ -24,6 +24,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::mail::{Mailbox, StreamId, TenantId, Username};
+use crate::policy::tenant::SuppressionReason;
 use crate::time::Hour;
 
 /// A key; sorts as its octets do.
@@ -132,15 +133,21 @@ impl Key {
         Self::of(&["credential"])
     }
 
-    /// A suppression entry.
-    pub fn suppression(tenant: &TenantId, mailbox: &Mailbox) -> Self {
+    /// An entry of the suppression list.
+    pub fn suppression(tenant: &TenantId, mailbox: &Mailbox, reason: SuppressionReason) -> Self {
+        Self::of(&["suppression", tenant.as_str(), &mailbox.folded(), reason.word()])
+    }
+
+    /// All entries of an address, of which there are as many as reasons at most.
+    pub fn suppressions_of(tenant: &TenantId, mailbox: &Mailbox) -> Self {
         Self::of(&["suppression", tenant.as_str(), &mailbox.folded()])
     }
 
-    /// The place of a folded mailbox in a tenant's list, for walking on behind it. Nothing is stored
-    /// under text that no mailbox folds to; what follows a NUL is left out, for no part has one.
-    pub fn suppression_place(tenant: &TenantId, folded: &str) -> Self {
-        Self::of(&["suppression", tenant.as_str(), folded.split('\0').next().unwrap_or_default()])
+    /// The place of an entry in a tenant's list, for walking on behind it. Nothing is stored under
+    /// text that no mailbox folds to; what follows a NUL is left out, for no part has one.
+    pub fn suppression_place(tenant: &TenantId, folded: &str, reason: SuppressionReason) -> Self {
+        let folded = folded.split('\0').next().unwrap_or_default();
+        Self::of(&["suppression", tenant.as_str(), folded, reason.word()])
     }
 
     /// All suppression entries of a tenant.
@@ -226,14 +233,34 @@ mod tests {
             (Key::stream(&tenant, &stream), Key::streams_of),
             (Key::pause(&tenant, None), Key::pauses_of),
             (Key::pause(&tenant, Some(&stream)), Key::pauses_of),
-            (Key::suppression(&tenant, &mailbox), Key::suppressions),
+            (Key::suppression(&tenant, &mailbox, SuppressionReason::Bounce), Key::suppressions),
         ] {
             assert!(key.begins_with(&prefix(&tenant)), "{key}");
             assert!(!key.begins_with(&prefix(&other)), "{key}");
         }
-        assert_eq!(Key::suppression(&tenant, &mailbox).octets(), b"suppression\0acme\0joe@acme.example\0");
-        assert_eq!(Key::suppression_place(&tenant, "joe@acme.example"), Key::suppression(&tenant, &mailbox));
-        assert_eq!(Key::suppression_place(&tenant, "joe\0x").octets(), b"suppression\0acme\0joe\0");
+    }
+
+    #[test]
+    fn an_address_has_an_entry_a_reason_in_the_order_of_reasons() {
+        let tenant = TenantId::parse("acme").unwrap();
+        let mailbox = Mailbox::parse(b"Joe@Acme.example").unwrap();
+        let keys = SuppressionReason::ALL.map(|reason| Key::suppression(&tenant, &mailbox, reason));
+        let golden: [&[u8]; 3] = [
+            b"suppression\0acme\0joe@acme.example\0bounce\0",
+            b"suppression\0acme\0joe@acme.example\0complaint\0",
+            b"suppression\0acme\0joe@acme.example\0manual\0",
+        ];
+        assert_eq!(keys.each_ref().map(Key::octets), golden);
+        assert!(keys.is_sorted());
+        assert!(keys.iter().all(|key| key.begins_with(&Key::suppressions_of(&tenant, &mailbox))));
+        // Neither a longer domain nor a longer local part is the same address.
+        for other in [b"joe@acme.example.net".as_slice(), b"joe2@acme.example"] {
+            let other = Key::suppression(&tenant, &Mailbox::parse(other).unwrap(), SuppressionReason::Bounce);
+            assert!(!other.begins_with(&Key::suppressions_of(&tenant, &mailbox)), "{other}");
+        }
+        let place = |folded| Key::suppression_place(&tenant, folded, SuppressionReason::Complaint);
+        assert_eq!(place("joe@acme.example"), keys[1]);
+        assert_eq!(place("joe\0x").octets(), b"suppression\0acme\0joe\0complaint\0");
     }
 
     #[test]

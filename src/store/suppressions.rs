@@ -1,12 +1,15 @@
 //! Each tenant's list of addresses that get no mail.
 //!
-//! One row for each folded mailbox, so a capital letter or needless quotes dodge nothing. Whether an
-//! entry still stands, and for which stream it binds, is judged by the reader (`policy::decide`);
-//! which of two entries stays is `policy::effect`'s rule, here as for events.
+//! One row for each folded mailbox and reason, so a capital letter or needless quotes dodge nothing,
+//! and neither does one reason hide another: an address that bounced after its owner complained is
+//! on the list for both, and each binds where its kind binds. Whether an entry still stands, and for
+//! which stream it binds, is judged by the reader (`policy::decide`); which of two entries for one
+//! reason stays is `policy::effect`'s rule, here as for events.
 //!
-//! Promises: of two that write one address at once neither is lost unseen: who comes second judges
+//! Promises: of two that write one entry at once neither is lost unseen: who comes second judges
 //! by what the first one wrote. A complaint leaves the list by [`remove`] with `force` alone.
-//! What can go wrong: [`ChangeError`], [`RemoveError`].
+//! What can go wrong: [`ChangeError`], [`RemoveError`]. A damaged entry makes the address unreadable,
+//! so its mail is deferred and not let through.
 
 use super::{Batch, CommitError, If, Key, ReadError, Store, Versioned, record};
 use crate::mail::{Mailbox, TenantId};
@@ -28,10 +31,19 @@ pub enum ChangeError {
     Commit(#[from] CommitError),
 }
 
-/// Why an entry was not removed.
+/// What was removed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Removed {
+    /// The entries that are gone, one at least, as they were.
+    pub gone: Vec<Suppression>,
+    /// The complaint that stays, because `force` was not given.
+    pub stays: Option<Suppression>,
+}
+
+/// Why no entry was removed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RemoveError {
-    /// The address is not on the list.
+    /// The address is not on the list, or not for that reason.
     #[error("the address is not on the tenant's suppression list")]
     NotThere,
     /// Somebody called the tenant's mail spam; to mail them again is a decision of its own.
@@ -45,28 +57,29 @@ pub enum RemoveError {
     Commit(#[from] CommitError),
 }
 
-/// The entry of `mailbox`, expired or not: the reader judges with [`Suppression::stands`].
-pub async fn find(store: &dyn Store, tenant: &TenantId, mailbox: &Mailbox) -> Result<Option<Suppression>, ReadError> {
-    let key = Key::suppression(tenant, mailbox);
-    Ok(read(store, &key).await?.map(|(entry, _)| entry))
+/// The entries of `mailbox`, one a reason at most, in the order of [`SuppressionReason::ALL`];
+/// expired or not: the reader judges with [`Suppression::stands`]. One read of the store.
+pub async fn find(store: &dyn Store, tenant: &TenantId, mailbox: &Mailbox) -> Result<Vec<Suppression>, ReadError> {
+    let rows = rows(store, tenant, mailbox).await?;
+    rows.into_iter().map(|(key, row)| opened(&key, &row.value)).collect()
 }
 
-/// Adds `entry`, unless what is there outweighs it at the moment of `entry.at`
-/// ([`effect::merged`]): then `false`, and that one stays.
+/// Adds `entry`, unless what is there for its reason outlasts it ([`effect::outlasts`]): then
+/// `false`, and that one stays. Entries for other reasons stay beside it.
 pub async fn add(
     store: &dyn Store,
     tenant: &TenantId,
     mailbox: &Mailbox,
     entry: &Suppression,
 ) -> Result<bool, ChangeError> {
-    let key = Key::suppression(tenant, mailbox);
+    let key = Key::suppression(tenant, mailbox, entry.reason);
     let mut tries = TRIES;
     loop {
-        let found = read(store, &key).await?;
-        let (there, condition) = found.map_or((None, If::Absent), |(there, version)| (Some(there), If::At(version)));
-        if effect::merged(there.as_ref(), entry, entry.at).is_none() {
-            return Ok(false);
-        }
+        let condition = match store.get(&key).await? {
+            Some(Versioned { value, .. }) if effect::outlasts(&opened(&key, &value)?, entry) => return Ok(false),
+            Some(Versioned { version, .. }) => If::At(version),
+            None => If::Absent,
+        };
         let mut batch = Batch::new();
         batch.put(key.clone(), condition, record::seal(entry));
         tries -= 1;
@@ -78,58 +91,83 @@ pub async fn add(
     }
 }
 
-/// Takes `mailbox` off the list and gives what stood there. A complaint needs `force`, expired or
-/// not. A damaged record can be removed by `force` as well, which is how it is repaired; it is given
-/// as an entry by hand that says so.
+/// Takes `mailbox` off the list, for `reason` or for all, and gives what stood there. A complaint,
+/// expired or not, needs `force`; without it the other entries go and the complaint stays. A damaged
+/// record can be removed by `force` as well, which is how it is repaired; it is given as an entry
+/// that says so.
 pub async fn remove(
     store: &dyn Store,
     tenant: &TenantId,
     mailbox: &Mailbox,
+    reason: Option<SuppressionReason>,
     force: bool,
-) -> Result<Suppression, RemoveError> {
-    let key = Key::suppression(tenant, mailbox);
+) -> Result<Removed, RemoveError> {
     let mut tries = TRIES;
     loop {
-        let Versioned { value, version } = store.get(&key).await?.ok_or(RemoveError::NotThere)?;
-        let entry = match record::open::<Suppression>(&key, &value) {
-            Ok(entry) if entry.reason == SuppressionReason::Complaint && !force => {
-                return Err(RemoveError::ComplaintNeedsForce);
-            }
-            Ok(entry) => entry,
-            Err(ReadError::Corrupt(..)) if force => unreadable(),
-            Err(error) => return Err(error.into()),
-        };
+        let mut removed = Removed { gone: Vec::new(), stays: None };
         let mut batch = Batch::new();
-        batch.remove(key.clone(), If::At(version));
+        for (key, row) in rows(store, tenant, mailbox).await? {
+            let kind = place(&key)?.1;
+            if reason.is_some_and(|reason| reason != kind) {
+                continue;
+            }
+            let entry = match opened(&key, &row.value) {
+                Ok(entry) => entry,
+                Err(ReadError::Corrupt(..)) if force => unreadable(kind),
+                Err(error) => return Err(error.into()),
+            };
+            if kind == SuppressionReason::Complaint && !force {
+                removed.stays = Some(entry);
+            } else {
+                batch.remove(key, If::At(row.version));
+                removed.gone.push(entry);
+            }
+        }
+        match &removed {
+            Removed { gone, stays: Some(_) } if gone.is_empty() => return Err(RemoveError::ComplaintNeedsForce),
+            Removed { gone, stays: None } if gone.is_empty() => return Err(RemoveError::NotThere),
+            Removed { .. } => {}
+        }
         tries -= 1;
         match store.commit(batch).await {
-            Ok(()) => return Ok(entry),
+            Ok(()) => return Ok(removed),
             Err(CommitError::Conflict(_)) if tries > 0 => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Up to `limit` entries in the order of the folded mailboxes, from after `after` on.
+/// Up to `limit` entries in the order of the folded mailboxes, then of the reasons, from after the
+/// entry `after` on.
 pub async fn list(
     store: &dyn Store,
     tenant: &TenantId,
-    after: Option<&str>,
+    after: Option<(&str, SuppressionReason)>,
     limit: usize,
 ) -> Result<Vec<(String, Suppression)>, ReadError> {
-    let after = after.map(|folded| Key::suppression_place(tenant, folded));
+    let after = after.map(|(folded, reason)| Key::suppression_place(tenant, folded, reason));
     let rows = store.scan(&Key::suppressions(tenant), after.as_ref(), limit).await?;
-    rows.into_iter().map(|(key, row)| Ok((folded(&key)?, record::open(&key, &row.value)?))).collect()
+    rows.into_iter().map(|(key, row)| Ok((place(&key)?.0, opened(&key, &row.value)?))).collect()
 }
 
 /// Adds the put of `entry` to a batch, whatever is there: for who has judged already.
 pub fn write(batch: &mut Batch, tenant: &TenantId, mailbox: &Mailbox, entry: &Suppression) {
-    batch.put(Key::suppression(tenant, mailbox), If::Any, record::seal(entry));
+    batch.put(Key::suppression(tenant, mailbox, entry.reason), If::Any, record::seal(entry));
 }
 
-fn unreadable() -> Suppression {
+/// Opens the value of an entry, which has to be for the reason that its key names.
+pub fn opened(key: &Key, value: &[u8]) -> Result<Suppression, ReadError> {
+    let entry: Suppression = record::open(key, value)?;
+    if entry.reason == place(key)?.1 {
+        Ok(entry)
+    } else {
+        Err(ReadError::Corrupt(key.clone(), format!("it holds a {} entry", entry.reason.word())))
+    }
+}
+
+fn unreadable(reason: SuppressionReason) -> Suppression {
     Suppression {
-        reason: SuppressionReason::Manual,
+        reason,
         origin: "a damaged record".into(),
         at: Timestamp::default(),
         expires: None,
@@ -137,24 +175,25 @@ fn unreadable() -> Suppression {
     }
 }
 
-async fn read(store: &dyn Store, key: &Key) -> Result<Option<(Suppression, u64)>, ReadError> {
-    match store.get(key).await? {
-        Some(Versioned { value, version }) => Ok(Some((record::open(key, &value)?, version))),
-        None => Ok(None),
-    }
+async fn rows(store: &dyn Store, tenant: &TenantId, mailbox: &Mailbox) -> Result<Vec<(Key, Versioned)>, ReadError> {
+    store.scan(&Key::suppressions_of(tenant, mailbox), None, SuppressionReason::ALL.len()).await
 }
 
-fn folded(key: &Key) -> Result<String, ReadError> {
+/// The folded mailbox and the reason in an entry's key.
+fn place(key: &Key) -> Result<(String, SuppressionReason), ReadError> {
+    let named = |word: &str| SuppressionReason::ALL.into_iter().find(|reason| reason.word() == word);
     match key.parts().as_deref() {
-        Some([_, _, folded]) => Ok((*folded).to_owned()),
-        Some(_) | None => Err(ReadError::Corrupt(key.clone(), "its key is none of a suppression".into())),
+        Some([_, _, folded, word]) => named(word).map(|reason| ((*folded).to_owned(), reason)),
+        Some(_) | None => None,
     }
+    .ok_or_else(|| ReadError::Corrupt(key.clone(), "its key is none of a suppression".into()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
+    use SuppressionReason::{Bounce, Complaint, Manual};
     use bytes::Bytes;
 
     use super::*;
@@ -203,52 +242,77 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_entry_is_found_however_the_address_is_spelled() {
-        let store = MemoryStore::new();
-        assert_eq!(find(&store, &acme(), &mailbox("joe@x.example")).await, Ok(None));
-        let bounce = entry(SuppressionReason::Bounce, 1);
-        assert_eq!(add(&store, &acme(), &mailbox("Joe@X.example"), &bounce).await, Ok(true));
-        for spelling in ["joe@x.example", "JOE@x.EXAMPLE", "\"joe\"@x.example"] {
-            assert_eq!(find(&store, &acme(), &mailbox(spelling)).await, Ok(Some(bounce.clone())), "{spelling}");
-        }
-        let other = TenantId::parse("other").unwrap();
-        assert_eq!(find(&store, &other, &mailbox("joe@x.example")).await, Ok(None), "lists are a tenant's own");
+    fn until(reason: SuppressionReason, at: u64, expires: u64) -> Suppression {
+        Suppression { expires: Some(Timestamp::from_millis(expires)), ..entry(reason, at) }
     }
 
     #[tokio::test]
-    async fn what_outweighs_stays() {
-        use SuppressionReason::{Bounce, Complaint, Manual};
-        let table = [
-            (Bounce, Complaint, true),
-            (Complaint, Bounce, false),
-            (Bounce, Manual, true),
-            (Manual, Bounce, false),
-            (Manual, Complaint, false),
-            (Complaint, Complaint, false),
-        ];
-        for (there, new, added) in table {
-            let (store, joe) = (MemoryStore::new(), mailbox("joe@x.example"));
-            add(&store, &acme(), &joe, &entry(there, 1)).await.unwrap();
-            assert_eq!(add(&store, &acme(), &joe, &entry(new, 2)).await, Ok(added), "{there:?} {new:?}");
-            let stays = if added { new } else { there };
-            assert_eq!(find(&store, &acme(), &joe).await.unwrap().unwrap().reason, stays);
+    async fn an_entry_is_found_however_the_address_is_spelled() {
+        let store = MemoryStore::new();
+        assert_eq!(find(&store, &acme(), &mailbox("joe@x.example")).await, Ok(vec![]));
+        let bounce = entry(Bounce, 1);
+        assert_eq!(add(&store, &acme(), &mailbox("Joe@X.example"), &bounce).await, Ok(true));
+        for spelling in ["joe@x.example", "JOE@x.EXAMPLE", "\"joe\"@x.example"] {
+            assert_eq!(find(&store, &acme(), &mailbox(spelling)).await, Ok(vec![bounce.clone()]), "{spelling}");
         }
+        let other = TenantId::parse("other").unwrap();
+        assert_eq!(find(&store, &other, &mailbox("joe@x.example")).await, Ok(vec![]), "lists are a tenant's own");
+        assert_eq!(find(&store, &acme(), &mailbox("joe@x.example.net")).await, Ok(vec![]));
+    }
+
+    /// Every sequence of entries leaves, for each reason, the one that outlasts the others of it.
+    #[tokio::test]
+    async fn each_reason_has_an_entry_of_its_own() {
+        let given = [
+            entry(Complaint, 2),
+            entry(Bounce, 3),
+            entry(Manual, 4),
+            until(Manual, 1, 9),
+            entry(Bounce, 5),
+            until(Complaint, 6, 7),
+        ];
+        let kept = [entry(Bounce, 3), entry(Complaint, 2), entry(Manual, 4)];
+        let mut replaced = 0;
+        for turn in 0..given.len() {
+            for step in [1, 5] {
+                let (store, joe) = (MemoryStore::new(), mailbox("joe@x.example"));
+                let mut model: Vec<Suppression> = Vec::new();
+                for n in 0..given.len() {
+                    let new = &given[(turn + n * step) % given.len()];
+                    let there = model.iter().position(|entry| entry.reason == new.reason);
+                    let stays = there.is_some_and(|at| effect::outlasts(&model[at], new));
+                    if !stays {
+                        replaced += usize::from(there.is_some());
+                        model.retain(|entry| entry.reason != new.reason);
+                        model.push(new.clone());
+                        model.sort_by_key(|entry| entry.reason);
+                    }
+                    assert_eq!(add(&store, &acme(), &joe, new).await, Ok(!stays), "{new:?}");
+                    assert_eq!(find(&store, &acme(), &joe).await.as_ref(), Ok(&model));
+                }
+                assert_eq!(model, kept);
+            }
+        }
+        assert!(replaced > 6, "{replaced}");
     }
 
     #[tokio::test]
     async fn who_comes_second_judges_by_what_the_first_wrote() {
-        use SuppressionReason::{Bounce, Complaint};
         let joe = mailbox("joe@x.example");
         let mut other = Batch::new();
-        write(&mut other, &acme(), &joe, &entry(Complaint, 1));
-        // Between the read and the write of a bounce comes a complaint: it stays.
-        let store = Contended { store: MemoryStore::new(), others: Mutex::new(vec![other.clone()]) };
+        write(&mut other, &acme(), &joe, &entry(Bounce, 1));
+        // Between the read and the write of a bounce comes an earlier one: it stays.
+        let store = Contended { store: MemoryStore::new(), others: Mutex::new(vec![other]) };
         assert_eq!(add(&store, &acme(), &joe, &entry(Bounce, 2)).await, Ok(false));
-        // Between the read and the removal of a bounce comes a complaint: it needs force.
+        // Between the read and the removal of a bounce comes a complaint: it is not removed with it.
+        let mut other = Batch::new();
+        write(&mut other, &acme(), &joe, &entry(Complaint, 1));
+        write(&mut other, &acme(), &joe, &entry(Bounce, 1));
         let store = Contended { store: MemoryStore::new(), others: Mutex::new(vec![other, Batch::new()]) };
-        add(&store, &acme(), &joe, &entry(Bounce, 0)).await.unwrap();
-        assert_eq!(remove(&store, &acme(), &joe, false).await, Err(RemoveError::ComplaintNeedsForce));
+        add(&store, &acme(), &joe, &entry(Bounce, 3)).await.unwrap();
+        let removed = Removed { gone: vec![entry(Bounce, 1)], stays: Some(entry(Complaint, 1)) };
+        assert_eq!(remove(&store, &acme(), &joe, None, false).await, Ok(removed));
+        assert_eq!(find(&store, &acme(), &joe).await, Ok(vec![entry(Complaint, 1)]));
         // Somebody who always comes first: an end is made.
         let bounces = (0..TRIES + 9).map(|n| {
             let mut batch = Batch::new();
@@ -256,53 +320,103 @@ mod tests {
             batch
         });
         let store = Contended { store: MemoryStore::new(), others: Mutex::new(bounces.collect()) };
-        let conflict = CommitError::Conflict(Key::suppression(&acme(), &joe));
-        assert_eq!(add(&store, &acme(), &joe, &entry(Complaint, 1)).await, Err(ChangeError::Commit(conflict)));
+        let conflict = CommitError::Conflict(Key::suppression(&acme(), &joe, Bounce));
+        assert_eq!(add(&store, &acme(), &joe, &entry(Bounce, 1)).await, Err(ChangeError::Commit(conflict)));
         assert_eq!(store.others.lock().unwrap().len(), 9);
     }
 
+    /// entries; asked for; without force what goes and whether the complaint stays.
     #[tokio::test]
-    async fn a_complaint_leaves_by_force_alone_and_so_does_damage() {
-        let (store, joe) = (MemoryStore::new(), mailbox("joe@x.example"));
-        assert_eq!(remove(&store, &acme(), &joe, true).await, Err(RemoveError::NotThere));
-        let complaint = entry(SuppressionReason::Complaint, 1);
-        add(&store, &acme(), &joe, &complaint).await.unwrap();
-        assert_eq!(remove(&store, &acme(), &joe, false).await, Err(RemoveError::ComplaintNeedsForce));
-        assert_eq!(remove(&store, &acme(), &joe, true).await, Ok(complaint));
-        assert_eq!(find(&store, &acme(), &joe).await, Ok(None));
+    async fn a_complaint_leaves_by_force_alone() {
+        use RemoveError::{ComplaintNeedsForce, NotThere};
+        type Case<'a> =
+            (&'a [SuppressionReason], Option<SuppressionReason>, Result<(&'a [SuppressionReason], bool), RemoveError>);
+        let table: &[Case<'_>] = &[
+            (&[], None, Err(NotThere)),
+            (&[Bounce], None, Ok((&[Bounce], false))),
+            (&[Bounce], Some(Complaint), Err(NotThere)),
+            (&[Complaint], None, Err(ComplaintNeedsForce)),
+            (&[Complaint], Some(Complaint), Err(ComplaintNeedsForce)),
+            (&[Complaint], Some(Manual), Err(NotThere)),
+            // A manual entry over a complaint is no way round it.
+            (&[Complaint, Manual], None, Ok((&[Manual], true))),
+            (&[Complaint, Manual], Some(Manual), Ok((&[Manual], false))),
+            (&[Bounce, Complaint, Manual], None, Ok((&[Bounce, Manual], true))),
+            (&[Bounce, Complaint, Manual], Some(Bounce), Ok((&[Bounce], false))),
+        ];
+        for (there, asked, expected) in table {
+            let joe = mailbox("joe@x.example");
+            for force in [false, true] {
+                let store = MemoryStore::new();
+                for reason in *there {
+                    // Expired or not.
+                    add(&store, &acme(), &joe, &until(*reason, 1, 2)).await.unwrap();
+                }
+                let meant: Vec<_> =
+                    there.iter().copied().filter(|reason| asked.is_none_or(|asked| asked == *reason)).collect();
+                let (gone, stays) = match (expected, force) {
+                    (_, true) if meant.is_empty() => (Err(NotThere), false),
+                    (_, true) => (Ok(meant), false),
+                    (Ok((gone, stays)), false) => (Ok(gone.to_vec()), *stays),
+                    (Err(error), false) => (Err(error.clone()), false),
+                };
+                let removed = remove(&store, &acme(), &joe, *asked, force).await;
+                let reasons = |entries: &[Suppression]| entries.iter().map(|entry| entry.reason).collect::<Vec<_>>();
+                assert_eq!(removed.as_ref().is_ok_and(|removed| removed.stays.is_some()), stays, "{there:?} {asked:?}");
+                let removed = removed.map(|removed| reasons(&removed.gone));
+                assert_eq!(removed, gone, "{there:?} {asked:?} {force}");
+                let left = reasons(&find(&store, &acme(), &joe).await.unwrap());
+                let gone = gone.unwrap_or_default();
+                assert_eq!(left, there.iter().copied().filter(|reason| !gone.contains(reason)).collect::<Vec<_>>());
+            }
+        }
+    }
 
-        let mut batch = Batch::new();
-        batch.put(Key::suppression(&acme(), &joe), If::Any, Bytes::from_static(b"damaged"));
-        store.commit(batch).await.unwrap();
-        assert!(matches!(find(&store, &acme(), &joe).await, Err(ReadError::Corrupt(..))));
-        assert!(matches!(list(&store, &acme(), None, 9).await, Err(ReadError::Corrupt(..))));
-        assert!(matches!(remove(&store, &acme(), &joe, false).await, Err(RemoveError::Read(_))));
-        assert_eq!(remove(&store, &acme(), &joe, true).await.unwrap().origin, "a damaged record");
-        assert_eq!(find(&store, &acme(), &joe).await, Ok(None));
+    #[tokio::test]
+    async fn damage_defers_and_is_repaired_by_force() {
+        let joe = mailbox("joe@x.example");
+        // Octets that are no record, and a record under another's key.
+        for value in [Bytes::from_static(b"damaged"), record::seal(&entry(Complaint, 1))] {
+            let store = MemoryStore::new();
+            add(&store, &acme(), &joe, &entry(Manual, 1)).await.unwrap();
+            let mut batch = Batch::new();
+            batch.put(Key::suppression(&acme(), &joe, Bounce), If::Any, value);
+            store.commit(batch).await.unwrap();
+            assert!(matches!(find(&store, &acme(), &joe).await, Err(ReadError::Corrupt(..))));
+            assert!(matches!(list(&store, &acme(), None, 9).await, Err(ReadError::Corrupt(..))));
+            let added = add(&store, &acme(), &joe, &entry(Bounce, 1)).await;
+            assert!(matches!(added, Err(ChangeError::Read(ReadError::Corrupt(..)))), "{added:?}");
+            assert!(matches!(remove(&store, &acme(), &joe, None, false).await, Err(RemoveError::Read(_))));
+            let removed = remove(&store, &acme(), &joe, Some(Bounce), true).await.unwrap();
+            assert_eq!(removed, Removed { gone: vec![unreadable(Bounce)], stays: None });
+            assert_eq!(find(&store, &acme(), &joe).await, Ok(vec![entry(Manual, 1)]));
+        }
     }
 
     #[tokio::test]
     async fn a_list_is_walked_in_pages() {
         let store = MemoryStore::new();
-        for n in 0..10 {
+        for n in 0..5 {
             let joe = mailbox(&format!("Joe{n}@x.example"));
-            add(&store, &acme(), &joe, &entry(SuppressionReason::Manual, n)).await.unwrap();
+            add(&store, &acme(), &joe, &entry(Manual, n)).await.unwrap();
+            add(&store, &acme(), &joe, &entry(Complaint, n)).await.unwrap();
         }
         let neighbour = TenantId::parse("acme-two").unwrap();
-        add(&store, &neighbour, &mailbox("a@x.example"), &entry(SuppressionReason::Manual, 1)).await.unwrap();
-        let (mut seen, mut pages) = (Vec::new(), 0);
+        add(&store, &neighbour, &mailbox("a@x.example"), &entry(Manual, 1)).await.unwrap();
+        let (mut seen, mut pages) = (Vec::<(String, SuppressionReason)>::new(), 0);
         loop {
-            let after = seen.last().cloned();
-            let page = list(&store, &acme(), after.as_deref(), 3).await.unwrap();
+            let after = seen.last().map(|(folded, reason)| (folded.as_str(), *reason));
+            let page = list(&store, &acme(), after, 3).await.unwrap();
             if page.is_empty() {
                 break;
             }
             pages += 1;
-            seen.extend(page.into_iter().map(|(folded, _)| folded));
+            seen.extend(page.into_iter().map(|(folded, entry)| (folded, entry.reason)));
         }
-        assert_eq!(seen, (0..10).map(|n| format!("joe{n}@x.example")).collect::<Vec<_>>());
+        let all = (0..5).flat_map(|n| [Complaint, Manual].map(|reason| (format!("joe{n}@x.example"), reason)));
+        assert_eq!(seen, all.collect::<Vec<_>>());
         assert_eq!(pages, 4);
-        assert!(list(&store, &acme(), Some("joe8@x.example\0"), 3).await.is_ok());
+        assert!(list(&store, &acme(), Some(("joe8@x.example\0", Manual)), 3).await.is_ok());
     }
 
     #[tokio::test]
@@ -311,8 +425,8 @@ mod tests {
         store.fail_with("test");
         let stopped = ReadError::Unavailable("test".into());
         assert_eq!(find(&store, &acme(), &joe).await, Err(stopped.clone()));
-        let bounce = entry(SuppressionReason::Bounce, 1);
+        let bounce = entry(Bounce, 1);
         assert_eq!(add(&store, &acme(), &joe, &bounce).await, Err(ChangeError::Read(stopped.clone())));
-        assert_eq!(remove(&store, &acme(), &joe, true).await, Err(RemoveError::Read(stopped)));
+        assert_eq!(remove(&store, &acme(), &joe, None, true).await, Err(RemoveError::Read(stopped)));
     }
 }

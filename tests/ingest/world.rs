@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use bulkhead::ingest::{Applier, Janitor};
 use bulkhead::mail::{ConfigurationSet, Mailbox, StreamId, TenantId};
-use bulkhead::policy::tenant::{FanOut, Limits, PausedReply, SenderPattern, Stream, StreamKind, Suppression, Tenant};
+use bulkhead::policy::tenant::{
+    FanOut, Limits, PausedReply, SenderPattern, Stream, StreamKind, Suppression, SuppressionReason, Tenant,
+};
 use bulkhead::secret::Random;
 use bulkhead::store::counters::{self, Counts};
 use bulkhead::store::directory::{Current, Directory};
@@ -198,9 +200,9 @@ impl World {
     pub fn janitor(&self) -> Janitor {
         Janitor::new(self.store.clone(), self.clock.clone())
     }
-    /// Makes an entry of the suppression list unreadable; gives its key.
+    /// Makes the bounce entry of an address unreadable; gives its key.
     pub async fn damage_suppression(&self, given: &str) -> Key {
-        let key = Key::suppression(&self.tenant(), &mailbox(given));
+        let key = Key::suppression(&self.tenant(), &mailbox(given), SuppressionReason::Bounce);
         let mut batch = Batch::new();
         batch.put(key.clone(), If::Any, bytes::Bytes::from_static(b"rubbish"));
         self.store.commit(batch).await.unwrap();

@@ -148,6 +148,7 @@ impl Store for Fragile {
         after: Option<&'a Key>,
         limit: usize,
     ) -> Pending<'a, Result<Vec<(Key, Versioned)>, ReadError>> {
+        assert!(!self.panics.swap(false, Ordering::Relaxed), "scripted");
         self.inner.scan(prefix, after, limit)
     }
     fn commit(&self, batch: Batch) -> Pending<'_, Result<(), CommitError>> {

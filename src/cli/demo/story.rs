@@ -213,16 +213,14 @@ impl Story<'_> {
     }
 
     async fn suppressed(&self, tenant: &str) -> Result<BTreeSet<String>, Failure> {
-        let mut all = BTreeSet::new();
+        let (mut all, mut after) = (BTreeSet::new(), None);
         loop {
-            let after = all.last().cloned();
             let request = Request::SuppressionList { tenant: tenant.parse()?, after };
             let Response::Suppressions(page) = perform(&self.stage.desk, request, "demo").await? else {
                 return Err(strange());
             };
-            if page.is_empty() {
-                return Ok(all);
-            }
+            let Some(last) = page.last() else { return Ok(all) };
+            after = Some((last.address.clone(), last.reason));
             all.extend(page.into_iter().map(|entry| entry.address));
         }
     }
