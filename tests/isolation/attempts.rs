@@ -363,7 +363,8 @@ async fn storm(house: &House) {
 
 /// An end of data that a server behind might see, and another message behind it.
 async fn smuggled(house: &House) {
-    let inner = "MAIL FROM:<app@acme.example>\r\nRCPT TO:<hidden@dest.example>\r\nDATA\r\nFrom: app@acme.example\r\n\r\nx\r\n";
+    let inner =
+        "MAIL FROM:<app@acme.example>\r\nRCPT TO:<hidden@dest.example>\r\nDATA\r\nFrom: app@acme.example\r\n\r\nx\r\n";
     for end in ["\n.\n", "\n.\r\n", "\r.\r", "\r\n.\r", "\r\n.\r\r\n", "\r\n.\n", "\r\n\0.\r\n"] {
         let before = house.inbox.all().len();
         let mut client = house.login("bravo-app", SECRET).await;
@@ -385,7 +386,8 @@ async fn chunks(house: &House) {
     let before = house.inbox.all().len();
     let mut client = house.login("bravo-app", SECRET).await;
     client.envelope("app@bravo.example", &["joe@dest.example"]).await;
-    let message = "From: app@bravo.example\r\n\r\n.\r\nMAIL FROM:<app@acme.example>\r\nRCPT TO:<hidden@dest.example>\r\n";
+    let message =
+        "From: app@bravo.example\r\n\r\n.\r\nMAIL FROM:<app@acme.example>\r\nRCPT TO:<hidden@dest.example>\r\n";
     client.write(format!("BDAT {} LAST\r\n{message}NOOP\r\n", message.len()).as_bytes()).await;
     let replies = [client.reply().await, client.reply().await];
     assert!(replies[0].starts_with(SENT) && replies[1].starts_with("250 2.0.0"), "{replies:?}");

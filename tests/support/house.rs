@@ -113,8 +113,7 @@ impl House {
             },
             Credential { expires: Some(long_ago()), ..credential(b, "expired", None, vec![hash(SECRET)]) },
         ];
-        let directory: Current =
-            Arc::new(ArcSwap::from_pointee(Directory::new(tenants.clone(), credentials.clone())));
+        let directory: Current = Arc::new(ArcSwap::from_pointee(Directory::new(tenants.clone(), credentials.clone())));
         let tally = Arc::new(Tally::default());
         let ingest = Ingest::new(
             Arc::clone(&store) as _,
