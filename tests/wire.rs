@@ -209,6 +209,8 @@ struct Stage<'a> {
     lines: std::collections::VecDeque<String>,
     /// The messages that the session alone takes, as the file has them.
     messages: Vec<Message>,
+    /// How many it refuses for their octets.
+    unkept: usize,
     /// How many of them were looked at, and how many of these SES got.
     seen: usize,
     sent: usize,
@@ -218,7 +220,9 @@ impl<'a> Stage<'a> {
     /// How many messages SES got, and how many were refused for their header section.
     async fn play(dialogue: &'a Dialogue, pace: Pace) -> Result<(usize, usize), String> {
         let name = &dialogue.name;
-        let messages = play(dialogue, Cut::Whole).map_err(|what| format!("{name} in memory: {what}"))?.messages;
+        let mut room = play(dialogue, Cut::Whole).map_err(|what| format!("{name} in memory: {what}"))?;
+        let unkept = room.session.take_unkept().len();
+        let messages = room.messages;
         let world = World::of(dialogue).await;
         let mut client = Client::connect(world.address).await;
         if dialogue.listener == "implicit" {
@@ -235,6 +239,7 @@ impl<'a> Stage<'a> {
             said: String::new(),
             lines: std::collections::VecDeque::new(),
             messages,
+            unkept,
             seen: 0,
             sent: 0,
         };
@@ -419,6 +424,11 @@ impl<'a> Stage<'a> {
         }
         if let Some(wrong) = malformed(&self.said) {
             return Err(format!("no reply: {wrong}"));
+        }
+        let mut verdicts = journal().all("peer", &self.peer);
+        verdicts.retain(|line| line["event"] == "message_relayed" || line["event"] == "message_refused");
+        if verdicts.len() != self.messages.len() + self.unkept {
+            return Err(format!("{} messages and {verdicts:?}", self.messages.len() + self.unkept));
         }
         self.world.drain.cancel();
         let abandoned = soon("the drain", self.world.task).await.map_err(|error| error.to_string())?;
