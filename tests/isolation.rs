@@ -3,7 +3,7 @@
 //! standing.
 //!
 //! Everything is real but the network and SES's inside: TLS, the AWS SDK, the store on sled, ingest
-//! on a queue. After each attempt the same is held against all that SES got (see [`Letters::clean`]),
+//! on a queue. After each attempt the same is held against all that SES got (see [`clean`]),
 //! so that an attempt that passes is judged by what left and not by what was said. Attempts named
 //! `allowed: …` are the positive controls of their family. The manual's page `attacks` has the same
 //! list, which the last test compares.
