@@ -21,7 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
@@ -32,9 +32,9 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Conversation;
 use super::memory::Share;
 use super::{Door, Office, Tls};
-use crate::journal;
-use crate::mail::{Login, SessionId};
-use crate::smtp::session::Ending;
+use crate::journal::{self, Blame, Verdict};
+use crate::mail::{Login, MessageId, SessionId};
+use crate::smtp::session::{Ending, Unkept};
 use crate::smtp::{Answer, Session, Step};
 use crate::time::Clock;
 use crate::wire::Secured;
@@ -180,10 +180,34 @@ impl Connection {
         for reply in self.session.take_replies() {
             journal::replied(&reply);
         }
+        for unkept in self.session.take_unkept() {
+            self.tell_unkept(&unkept);
+        }
         let written = timeout(self.opened.office.limits.write_time, self.wire.write(&octets)).await;
         if !matches!(written, Ok(Ok(()))) {
             self.session.lost();
         }
+    }
+
+    /// The verdict line of a message that the session refused by itself.
+    fn tell_unkept(&self, unkept: &Unkept) {
+        let means = &self.opened.office.means;
+        let verdict = Verdict {
+            session: self.conversation.session,
+            message: MessageId::new(means.clock.now(), &*means.random),
+            peer: self.conversation.peer,
+            login: &unkept.login,
+            stream: unkept.login.stream.as_ref(),
+            from: &unkept.envelope.reverse_path,
+            recipients: &unkept.envelope.forward_paths,
+            // Nothing of it was kept.
+            bytes: 0,
+            reply: &unkept.reply,
+            ses: Duration::ZERO,
+            total: Duration::ZERO,
+        };
+        let blame = if unkept.reply.code() < 500 { Blame::Us } else { Blame::Client };
+        journal::message_refused(&verdict, &unkept.reply.text(), blame, &[], 0);
     }
 
     /// TLS, from the client's first octet on.

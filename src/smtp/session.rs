@@ -171,6 +171,8 @@ pub struct Session {
     collected: Vec<Reply>,
     /// Replies of the last write.
     written: Vec<Reply>,
+    /// Messages that were refused for their octets, for the log.
+    pub(super) unkept: Vec<Unkept>,
     /// The question that the shell has not been given yet.
     pub(super) question: Option<Box<Question>>,
     /// The last login, for [`Self::login`] alone: what may be done is the phase's to know.
@@ -185,6 +187,21 @@ pub struct Session {
     draining: bool,
     /// A write was handed out: the client's time begins when it is done.
     writing: bool,
+}
+
+/// Most messages of [`Session::take_unkept`].
+pub const UNKEPT: usize = 64;
+
+/// A message that came to its end and was refused for its octets alone: nobody was asked, and
+/// nothing of it was kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unkept {
+    /// Who sent it.
+    pub login: Arc<Login>,
+    /// Where it would have gone.
+    pub envelope: Envelope,
+    /// What the client hears.
+    pub reply: Reply,
 }
 
 /// What is counted over a connection.
@@ -216,6 +233,7 @@ impl Session {
             lines: Lines::default(),
             collected: vec![first],
             written: Vec::new(),
+            unkept: Vec::new(),
             question: None,
             told_login: None,
             since: now,
@@ -379,6 +397,12 @@ impl Session {
     /// nobody took are gone with the next write.
     pub fn take_replies(&mut self) -> Vec<Reply> {
         std::mem::take(&mut self.written)
+    }
+
+    /// The messages that were refused for their octets since this was last asked, for the log; past
+    /// [`UNKEPT`] of them the oldest are known and the others are not.
+    pub fn take_unkept(&mut self) -> Vec<Unkept> {
+        std::mem::take(&mut self.unkept)
     }
 
     /// The phase, to be consumed; every caller puts the next one in its place.

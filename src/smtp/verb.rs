@@ -19,7 +19,7 @@ use super::phase::{
 };
 use super::reply::{self, Refusal, Reply};
 use super::sasl::{self, Exchange, Mechanism, Turn};
-use super::session::{Answer, Ending, Question, Session};
+use super::session::{Answer, Ending, Question, Session, UNKEPT, Unkept};
 use crate::mail::{Envelope, Login, Mailbox};
 
 /// The delay of a refused login grows no further than this.
@@ -299,6 +299,9 @@ impl Session {
             }
             Err(fault) => {
                 let reply = reply::faulty(fault, self.terms.message_bytes, self.terms.line_bytes);
+                if self.unkept.len() < UNKEPT {
+                    self.unkept.push(Unkept { login: client.login.clone(), envelope, reply: reply.clone() });
+                }
                 self.well(reply, Listening::Authenticated(client))
             }
         }

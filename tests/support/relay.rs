@@ -328,7 +328,7 @@ impl Stand {
         ];
         let relay = Relay::bind(means, Options { terms: terms(), listeners, limits }).await.unwrap();
         let addresses = relay.addresses();
-        SOURCES.lock().unwrap().extend(addresses.iter().map(|address| (*address, number)));
+        clients_of(&addresses, number);
         let drain = CancellationToken::new();
         let task = tokio::spawn(relay.run(drain.clone()));
         Self {
@@ -422,7 +422,7 @@ pub fn credential(tenant: &str, which: &str, stream: Option<&str>, hashes: Vec<S
     }
 }
 
-fn tenant(name: &str) -> Tenant {
+pub fn tenant(name: &str) -> Tenant {
     let stream = |id: &str, kind, suppress_on| Stream {
         id: StreamId::parse(id).unwrap(),
         kind,
@@ -474,8 +474,13 @@ pub fn code(reply: &str) -> u16 {
 impl Client {
     /// TCP alone; the greeting has not been read.
     pub async fn connect(address: SocketAddr) -> Self {
+        Self::connect_from(source_for(address), address).await
+    }
+
+    /// The same from a loopback address of the test's choice.
+    pub async fn connect_from(source: SocketAddr, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(source_for(address)).unwrap();
+        socket.bind(source).unwrap();
         let plain = soon("connecting", socket.connect(address)).await.unwrap();
         plain.set_nodelay(true).unwrap();
         let local = plain.local_addr().unwrap();
@@ -505,7 +510,7 @@ impl Client {
         Ok(client)
     }
 
-    async fn secure(&mut self, ca: &CaPem) -> std::io::Result<()> {
+    pub async fn secure(&mut self, ca: &CaPem) -> std::io::Result<()> {
         let connector = tokio_rustls::TlsConnector::from(client_trusting(ca).unwrap());
         let name = "relay.example".try_into().unwrap();
         let secured = soon("the handshake", connector.connect(name, self.plain.take().unwrap())).await?;
@@ -562,6 +567,17 @@ impl Client {
         self.read.is_empty() && matches!(self.fill().await, Ok(0) | Err(_))
     }
 
+    /// Closes the client's half and gives all that is said until the relay has closed its own.
+    pub async fn hang_up(mut self) -> String {
+        let _ = match (&mut self.stream, &mut self.plain) {
+            (Some(stream), _) => stream.shutdown().await,
+            (None, Some(plain)) => plain.shutdown().await,
+            (None, None) => Ok(()),
+        };
+        while self.fill().await.unwrap_or(0) > 0 {}
+        String::from_utf8_lossy(&self.read).into_owned()
+    }
+
     /// How it ended: `Ok` for an orderly end, after TLS's close_notify where there is TLS.
     pub async fn end(&mut self) -> std::io::Result<()> {
         assert_eq!(String::from_utf8_lossy(&self.read), "");
@@ -610,6 +626,11 @@ fn source_for(listener: SocketAddr) -> SocketAddr {
     let stand = SOURCES.lock().unwrap().get(&listener).copied().unwrap_or_default();
     let [.., high, low] = stand.to_be_bytes();
     SocketAddr::from(([127, 1, high, low.wrapping_add(1)], 0))
+}
+
+/// Says that the clients of these listeners come from the address of that number.
+pub fn clients_of(listeners: &[SocketAddr], number: usize) {
+    SOURCES.lock().unwrap().extend(listeners.iter().map(|address| (*address, number)));
 }
 
 static SOURCES: Mutex<BTreeMap<SocketAddr, usize>> = Mutex::new(BTreeMap::new());

@@ -3,8 +3,8 @@
 //! Promises: an address list is read in one way only or not at all. Our own reader takes a subset
 //! of RFC 5322 3.4: display names, comments and quoted strings, but no groups, no routes, no empty
 //! list elements, no white space or comment inside an address. mail-parser reads the same octets,
-//! and the two must name the same addresses: a second opinion can refuse and never allow. (It
-//! refuses quoted local parts, which mail-parser takes for names.)
+//! and the two must name the same addresses: a second opinion can refuse and never allow. Quoted
+//! local parts are refused: mail-parser takes them for names, and other readers end them at an `@`.
 //! Display names may be encoded words (RFC 2047) or UTF-8; neither is decoded.
 
 use std::iter::Peekable;
@@ -146,7 +146,9 @@ fn address(tokens: &[Token<'_>]) -> Option<Mailbox> {
             // IDNA 2003 turns these into other domains than UTS 46 does; which one SES means by it
             // is not ours to guess.
             Token::Atom(atom) if atom.contains(['ß', 'ẞ', 'ς', '\u{200c}', '\u{200d}']) => return None,
-            Token::Atom(part) | Token::Quoted(part) => text.push_str(part),
+            // `"a@b.example"@c.example`: the first @ is the address's end to some readers.
+            Token::Quoted(_) => return None,
+            Token::Atom(part) => text.push_str(part),
             Token::Special(special @ (b'.' | b'@')) => text.push(char::from(*special)),
             Token::Special(_) | Token::Gap => return None,
         }

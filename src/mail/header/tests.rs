@@ -315,6 +315,8 @@ fn originators_that_cannot_be_read_in_one_way_only() {
         // ours alone reads these; mail-parser does not, so nobody does
         "\"a@b\"@c.example",
         "\"joe.b\"@c.example",
+        "<\"a@b\"@c.example>",
+        "Joe <\"joe.b\"@c.example>",
         "joe@a..example",
         "\"joe\"@a.example \"x\"@b.example",
     ];
