@@ -46,8 +46,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("Receipt::several(", &["relay/"]),
     // one clock, one source of randomness
     ("SystemTime::now", &["adapters/clock.rs"]),
-    // adapters time their own waits; two services wait by tokio's clock, which their tests pause
-    ("Instant::now", &["adapters/", "ingest/mod.rs", "sandbox/sqs.rs"]),
+    // adapters time their own waits; the others wait by tokio's clock, which tests pause
+    ("Instant::now", &["adapters/", "ingest/mod.rs", "sandbox/sqs.rs", "cli/demo/"]),
     ("getrandom::", &["adapters/clock.rs"]),
     // vendors
     (" ::sled::", &["adapters/sled"]),

@@ -218,7 +218,7 @@ impl House {
 
     pub async fn is_suppressed(&self, tenant: &str, mailbox: &str) -> bool {
         let tenant = TenantId::parse(tenant).unwrap();
-        suppressions::find(&*self.store, &tenant, &address(mailbox)).await.unwrap().is_some()
+        !suppressions::find(&*self.store, &tenant, &address(mailbox)).await.unwrap().is_empty()
     }
 
     /// What SES got since `before`.
