@@ -1,6 +1,7 @@
 //! `serve`, `sandbox`, `status` and `health`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +70,11 @@ impl Serve {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let settings = context.settings()?;
         start_log(context, &settings, Output::stdout())?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(settings.worker_threads(processors))
+            .enable_all()
+            .build()?;
         let ending = runtime.block_on(async {
             if self.sandbox { serve_sandbox(context, settings).await } else { serve(settings).await }
         });

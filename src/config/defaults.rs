@@ -182,6 +182,7 @@ mod tests {
             "calls_per_message",
             "auth_cache_entries",
             "pollers",
+            "workers",
         ];
         for entry in catalogue() {
             assert!(entry.sentence.len() > 10 && entry.sentence.ends_with('.'), "{}.{}", entry.chapter, entry.key);

@@ -50,6 +50,8 @@ pub struct Settings {
     pub tenants_file: Option<PathBuf>,
     /// Whose counters these are, where several nodes share a store.
     pub node: String,
+    /// Threads that serve connections; 0: half of the machine's processors.
+    pub workers: usize,
     /// Where clients connect; one at least.
     pub listeners: Vec<Listener>,
     /// The listeners' certificate.
@@ -123,6 +125,8 @@ impl Settings {
         );
         let node =
             top.text("node", "main", value::node, "The name under which this node keeps its counters: a-z, 0-9 and -.");
+        let workers = top.whole("workers", 0, 0..=1024,
+            "Threads that serve connections, SES and events; 0 stands for half of the machine's processors, one at least. One serves some thousands of messages a second, and each more makes a message dearer.");
         let listeners = Listener::all(&mut top);
         let tls = CertificateFiles::of(
             top.section("tls", "The certificate of all listeners; it is read again when it changes and on SIGHUP."),
@@ -139,6 +143,7 @@ impl Settings {
             data_dir: data_dir?,
             tenants_file,
             node: node?,
+            workers,
             listeners: listeners?,
             tls: tls?,
             limits,
@@ -153,6 +158,11 @@ impl Settings {
     /// Whether any listener needs a certificate.
     pub fn needs_certificate(&self) -> bool {
         self.listeners.iter().any(|listener| listener.tls != Tls::None)
+    }
+
+    /// Threads that serve connections, SES and events: `workers`, or half of `processors`.
+    pub fn worker_threads(&self, processors: usize) -> usize {
+        if self.workers == 0 { (processors / 2).max(1) } else { self.workers }
     }
 
     fn place(&self, key: &str) -> Place {

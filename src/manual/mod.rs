@@ -110,4 +110,8 @@ pub mod decisions {
     /// The tenants file has the last word on its credentials.
     #[doc = include_str!("decisions/credentials.md")]
     pub mod credentials {}
+
+    /// Half of the processors serve connections.
+    #[doc = include_str!("decisions/workers.md")]
+    pub mod workers {}
 }
