@@ -57,6 +57,8 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Descriptors beside one for each connection: store, calls to AWS, admin.
 const OTHER_DESCRIPTORS: u64 = 512;
+/// Octets at the end of a line, which limits.line_bytes counts and a field's text does not have.
+const CRLF: usize = 2;
 /// Who applies the tenants file.
 const ACTOR: &str = "bulkhead";
 
@@ -398,12 +400,15 @@ fn relay_options(settings: &Settings) -> relay::Options {
             auth_bytes: limits.auth_bytes,
             line_bytes: limits.line_bytes,
             errors: limits.errors,
+            commands_before_login: limits.commands_before_login,
             auth_failures: limits.auth_failures,
             auth_delay: limits.auth_delay_seconds,
+            auth_delay_longest: limits.auth_delay_longest_seconds,
             command_time_unauthenticated: limits.command_seconds_unauthenticated,
             command_time: limits.command_seconds,
             data_time: limits.data_seconds,
             data_rate: limits.data_rate_bytes_per_second,
+            data_grace: limits.data_grace_seconds,
         },
         listeners: settings
             .listeners
@@ -420,6 +425,7 @@ fn relay_options(settings: &Settings) -> relay::Options {
             .collect(),
         limits: relay::Limits {
             connections: limits.connections,
+            refusals: limits.refusals,
             connections_per_ip: limits.connections_per_ip,
             connections_per_tenant: limits.connections_per_tenant,
             memory_bytes: limits.memory_bytes,
@@ -439,7 +445,11 @@ fn relay_options(settings: &Settings) -> relay::Options {
             auth_cache_time: limits.auth_cache_seconds,
             auth_cache_entries: limits.auth_cache_entries,
             received_hops: limits.received_hops,
-            header: HeaderLimits { bytes: limits.header_bytes, fields: limits.header_fields },
+            header: HeaderLimits {
+                bytes: limits.header_bytes,
+                fields: limits.header_fields,
+                line: limits.line_bytes.saturating_sub(CRLF),
+            },
             drain_time: limits.drain_seconds,
         },
     }

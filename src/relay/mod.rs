@@ -58,8 +58,6 @@ pub use message::{OUR_TAGS, SINGLE_BYTES};
 
 /// Connections that wait in the kernel until they are accepted.
 const BACKLOG: i32 = 1024;
-/// Most connections that are being turned away at one time; past it they are closed at once.
-const TURNED_AWAY: usize = 256;
 /// Longest pause after a failed accept.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -138,6 +136,8 @@ impl Tls {
 pub struct Limits {
     /// Connections in all.
     pub connections: usize,
+    /// Connections that are being turned away at the same time; past it they are closed at once.
+    pub refusals: usize,
     /// Connections from one IPv4 address or one IPv6 /64.
     pub connections_per_ip: usize,
     /// Connections logged in for one tenant.
@@ -184,6 +184,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4000,
+            refusals: 256,
             connections_per_ip: 200,
             connections_per_tenant: 500,
             memory_bytes: 512 * 1024 * 1024,
@@ -202,7 +203,7 @@ impl Default for Limits {
             auth_cache_time: Duration::from_secs(300),
             auth_cache_entries: 10_000,
             received_hops: 50,
-            header: HeaderLimits { bytes: 256 * 1024, fields: 1000 },
+            header: HeaderLimits { bytes: 256 * 1024, fields: 1000, line: 998 },
             drain_time: Duration::from_secs(25),
         }
     }
@@ -309,7 +310,7 @@ impl Relay {
     pub async fn run(self, drain: CancellationToken) -> usize {
         let Self { office, listeners } = self;
         // Its turn comes when no listener hands out places any more.
-        let places = Arc::new(Semaphore::new(office.limits.connections.saturating_add(TURNED_AWAY)));
+        let places = Arc::new(Semaphore::new(office.limits.connections.saturating_add(office.limits.refusals)));
         let doors = TaskTracker::new();
         for (socket, door) in listeners {
             journal::listener_opened(door.address, door.tls.word());
