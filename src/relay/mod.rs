@@ -519,7 +519,8 @@ mod tests {
         fn size<F: Future>(_: fn(Arc<Office>, Arc<Door>, TcpStream, SocketAddr, CancellationToken) -> F) -> usize {
             size_of::<F>()
         }
-        fn size_around<F: Future>(_: fn(CancellationToken, Place<()>, Pin<Box<Ready<()>>>) -> F) -> usize {
+        type Idle = Pin<Box<Ready<()>>>;
+        fn size_around<F: Future>(_: fn(CancellationToken, Place<()>, Idle) -> F) -> usize {
             size_of::<F>()
         }
         let (octets, around) = (size(welcome), size_around(until_cut));
