@@ -23,7 +23,7 @@ fn main() {
     divan::main();
 }
 
-const LIMITS: HeaderLimits = HeaderLimits { bytes: 262_144, fields: 1_000 };
+const LIMITS: HeaderLimits = HeaderLimits { bytes: 262_144, fields: 1_000, line: 998 };
 
 fn message(size: usize) -> Vec<u8> {
     let mut text = b"From: App <app@acme.example>\r\nTo: reader@dest.example\r\nSubject: Your receipt\r\n\
@@ -47,12 +47,15 @@ fn terms() -> Arc<Terms> {
         auth_bytes: 12_288,
         line_bytes: 1_000,
         errors: 10,
+        commands_before_login: 100,
         auth_failures: 3,
         auth_delay: Duration::from_secs(1),
+        auth_delay_longest: Duration::from_secs(60),
         command_time_unauthenticated: Duration::from_secs(60),
         command_time: Duration::from_secs(300),
         data_time: Duration::from_secs(600),
         data_rate: 512,
+        data_grace: Duration::from_secs(30),
     })
 }
 

@@ -1,8 +1,8 @@
 //! The house: build, run, drain. The only place where services are made and spawned.
 //!
 //! [`House::build`] opens the store, applies the tenants file, binds everything; nothing answers
-//! before all of it stands. [`House::run`] serves until it is told to stop, reloads certificates and
-//! tenants when told to, and drains: no new connections, what is under way is finished, events
+//! before all of it stands. [`House::run`] serves until it is told to stop, reloads limits,
+//! certificates and tenants when told to, and drains: no new connections, what is under way is finished, events
 //! received are applied and deleted, the store is closed.
 //!
 //! Order of the drain, and why: readiness first (balancers look elsewhere), the relay (its last
@@ -11,8 +11,8 @@
 //!
 //! What can go wrong: [`BuildError`] at start. Later the store may stop for good; then clients hear
 //! 4xx, readiness says so, and the house drains by itself and ends [`Ending::StoreFailed`], so that
-//! a supervisor starts it anew. A tenants file or certificate that is of no use at a reload is
-//! logged, and what was there stays.
+//! a supervisor starts it anew. Settings, a tenants file or a certificate of no use at a reload
+//! are logged, and what was there stays.
 
 use std::io;
 use std::net::SocketAddr;
@@ -57,6 +57,8 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Descriptors beside one for each connection: store, calls to AWS, admin.
 const OTHER_DESCRIPTORS: u64 = 512;
+/// Octets at the end of a line, which limits.line_bytes counts and a field's text does not have.
+const CRLF: usize = 2;
 /// Who applies the tenants file.
 const ACTOR: &str = "bulkhead";
 
@@ -70,6 +72,18 @@ pub struct Surroundings {
     pub tenants: Option<Declared>,
     /// This process's metrics.
     pub metrics: Metrics,
+    /// Where the limits are read anew; `None`: they stay.
+    pub source: Option<Source>,
+}
+
+/// Where settings come from.
+pub struct Source {
+    /// What it is called in the log.
+    pub name: String,
+    /// As they were first read.
+    pub first: Settings,
+    /// Reads them anew.
+    pub read: Arc<dyn Fn() -> Result<Settings, Vec<Problem>> + Send + Sync>,
 }
 
 /// Everything, bound and not yet running.
@@ -78,6 +92,7 @@ pub struct House {
     store: Arc<SledStore>,
     desk: Arc<Desk>,
     certificates: Option<Arc<Certificates>>,
+    source: Option<Source>,
     health: Arc<Health>,
     metrics: Metrics,
     relay: Relay,
@@ -139,7 +154,7 @@ impl House {
     /// Builds everything and binds it. Clients may connect from now on; they are answered by
     /// [`run`](Self::run).
     pub async fn build(settings: Settings, surroundings: Surroundings) -> Result<Self, BuildError> {
-        let Surroundings { credentials, certificates, tenants, metrics } = surroundings;
+        let Surroundings { credentials, certificates, tenants, metrics, source } = surroundings;
         let clock = Arc::new(MachineClock);
         let random = Arc::new(MachineRandom);
         raise_descriptors(settings.limits.connections);
@@ -200,7 +215,20 @@ impl House {
             .await
             .map_err(|error| BuildError::Admin(address, error))?;
         let control = Control::bind(&settings.data_dir, desk.clone()).await?;
-        Ok(Self { settings, store: sled, desk, certificates, health, metrics, relay, ingest, janitor, server, control })
+        Ok(Self {
+            settings,
+            store: sled,
+            desk,
+            certificates,
+            source,
+            health,
+            metrics,
+            relay,
+            ingest,
+            janitor,
+            server,
+            control,
+        })
     }
 
     /// Where clients connect, in the order of the settings.
@@ -218,11 +246,25 @@ impl House {
         self.desk.clone()
     }
 
-    /// Serves until `stop`, then drains. Each message on `reload` reads certificates and tenants anew.
+    /// Serves until `stop`, then drains. Each message on `reload` reads limits, certificates and
+    /// tenants anew.
     pub async fn run(self, stop: CancellationToken, reload: mpsc::Receiver<()>) -> Ending {
         let listeners = self.views();
-        let Self { settings, store, desk, certificates, health, metrics, relay, ingest, janitor, server, control } =
-            self;
+        let Self {
+            settings,
+            store,
+            desk,
+            certificates,
+            source,
+            health,
+            metrics,
+            relay,
+            ingest,
+            janitor,
+            server,
+            control,
+        } = self;
+        let limits = source.map(|source| LimitsInUse { relay: relay.handle(), last: source.first.clone(), source });
         let (drain, events, last) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
 
         let relay = tokio::spawn(relay.run(drain.clone()));
@@ -234,7 +276,7 @@ impl House {
             tokio::spawn(Arc::clone(certificates).watch(CERTIFICATE_LOOK, drain.clone()));
         }
         tokio::spawn(keep_metrics(metrics, last.clone()));
-        tokio::spawn(keep_current(desk, settings.clone(), certificates, reload, drain.clone()));
+        tokio::spawn(keep_current(desk, settings.clone(), limits, certificates, reload, drain.clone()));
         health.listening(listeners);
         journal::relay_started(env!("CARGO_PKG_VERSION"), &settings.data_dir.display().to_string());
 
@@ -318,10 +360,40 @@ async fn keep_metrics(metrics: Metrics, last: CancellationToken) {
     }
 }
 
-/// Reads certificates and tenants anew whenever it is asked to.
+/// The limits that the relay has, and where others come from.
+struct LimitsInUse {
+    relay: relay::Handle,
+    source: Source,
+    last: Settings,
+}
+
+impl LimitsInUse {
+    /// Reads the settings anew and follows their limits; tells of all that it does not follow.
+    async fn reread(&mut self) {
+        let read = Arc::clone(&self.source.read);
+        match tokio::task::spawn_blocking(move || read()).await {
+            Ok(Ok(settings)) => {
+                let changes = self.last.changed_limits(&settings).len();
+                raise_descriptors(settings.limits.connections);
+                let relay::Options { terms, limits, listeners: _ } = relay_options(&settings);
+                self.relay.change(terms, limits);
+                let restart = self.source.first.changed_beside_limits(&settings);
+                self.last = settings;
+                journal::settings_applied(&self.source.name, changes, &restart);
+            }
+            Ok(Err(problems)) => {
+                journal::settings_refused(&self.source.name, problems.iter().map(ToString::to_string));
+            }
+            Err(error) => journal::settings_refused(&self.source.name, std::iter::once(error.to_string())),
+        }
+    }
+}
+
+/// Reads limits, certificates and tenants anew whenever it is asked to.
 async fn keep_current(
     desk: Arc<Desk>,
     settings: Settings,
+    mut limits: Option<LimitsInUse>,
     certificates: Option<Arc<Certificates>>,
     mut reload: mpsc::Receiver<()>,
     drain: CancellationToken,
@@ -330,6 +402,9 @@ async fn keep_current(
         tokio::select! {
             () = drain.cancelled() => return,
             asked = reload.recv() => if asked.is_none() { return },
+        }
+        if let Some(limits) = &mut limits {
+            limits.reread().await;
         }
         if let Some(certificates) = certificates.clone() {
             // The outcome is in the journal.
@@ -398,12 +473,15 @@ fn relay_options(settings: &Settings) -> relay::Options {
             auth_bytes: limits.auth_bytes,
             line_bytes: limits.line_bytes,
             errors: limits.errors,
+            commands_before_login: limits.commands_before_login,
             auth_failures: limits.auth_failures,
             auth_delay: limits.auth_delay_seconds,
+            auth_delay_longest: limits.auth_delay_longest_seconds,
             command_time_unauthenticated: limits.command_seconds_unauthenticated,
             command_time: limits.command_seconds,
             data_time: limits.data_seconds,
             data_rate: limits.data_rate_bytes_per_second,
+            data_grace: limits.data_grace_seconds,
         },
         listeners: settings
             .listeners
@@ -420,6 +498,7 @@ fn relay_options(settings: &Settings) -> relay::Options {
             .collect(),
         limits: relay::Limits {
             connections: limits.connections,
+            refusals: limits.refusals,
             connections_per_ip: limits.connections_per_ip,
             connections_per_tenant: limits.connections_per_tenant,
             memory_bytes: limits.memory_bytes,
@@ -439,7 +518,11 @@ fn relay_options(settings: &Settings) -> relay::Options {
             auth_cache_time: limits.auth_cache_seconds,
             auth_cache_entries: limits.auth_cache_entries,
             received_hops: limits.received_hops,
-            header: HeaderLimits { bytes: limits.header_bytes, fields: limits.header_fields },
+            header: HeaderLimits {
+                bytes: limits.header_bytes,
+                fields: limits.header_fields,
+                line: limits.line_bytes.saturating_sub(CRLF),
+            },
             drain_time: limits.drain_seconds,
         },
     }

@@ -32,6 +32,7 @@
 //! | `actor` `command` | who changed something, by which command |
 //! | `key` | a record of the store |
 //! | `file` `changes` `items` `files` | a file that was read, what it changed; how many events, files are meant |
+//! | `restart` `problems` | settings that changed and need a restart; what is wrong with the settings: the first 50 each |
 //! | `expires` | when a certificate ends |
 //! | `version` `data_dir` | Bulkhead's version and data folder |
 //! | `notice` `kind` `topic` `call` | SQS's id of a notice, its kind, the SNS topic, the SQS call that failed |
@@ -265,6 +266,25 @@ pub fn tenants_applied(file: &str, changes: usize) {
 /// `tenants_refused`: the tenants file could not be applied; what was there stays.
 pub fn tenants_refused(file: &str, reason: &str) {
     Line::new("tenants_refused").text("file", file).text("reason", reason).blamed(Blame::Us);
+}
+
+/// `settings_applied`: the settings were read anew, and this many limits changed. `restart`: other
+/// keys that are not as they were at the start, and that a restart alone can follow.
+pub fn settings_applied(file: &str, changes: usize, restart: &[&str]) {
+    let line = Line::new("settings_applied").text("file", file).number("changes", count(changes));
+    match restart {
+        [] => line.write(Level::Info),
+        keys => line.list("restart", keys.iter().map(ToString::to_string)).write(Level::Warn),
+    }
+}
+
+/// `settings_refused`: the settings are of no use; the old ones stay.
+pub fn settings_refused(file: &str, problems: impl Iterator<Item = String>) {
+    Line::new("settings_refused")
+        .text("file", file)
+        .text("reason", "the settings are wrong; the old ones stay")
+        .list("problems", problems)
+        .blamed(Blame::Us);
 }
 
 /// `store_failed`: the store has stopped for good; clients hear 4xx until a restart.

@@ -397,6 +397,56 @@ async fn on_sighup_tenants_and_certificate_are_read_anew() {
     assert_eq!(code(&sent), 250, "{sent}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sighup_limits_are_read_anew_for_the_next_connection() {
+    let aws = Aws::start().await;
+    let place = aws.place("[limits]\nrecipients = 3\nmessage_bytes = 2000000\n");
+    let relay = place.start().await;
+    let address = relay.listener("starttls").await;
+    let tls = place.tls();
+    let ehlo = async |client: &mut Caller| client.say("EHLO again.example").await.unwrap();
+    let has = |reply: &str, recipients: usize, bytes: usize| {
+        let (limit, size) = (format!("RCPTMAX={recipients} "), format!("SIZE {bytes}\r\n"));
+        assert!(reply.replace("\r\n", " \r\n").contains(&limit), "{limit}: {reply}");
+        assert!(reply.contains(&size), "{size}: {reply}");
+    };
+    let mut open = Caller::login(address, HERE, &tls).await.unwrap();
+    has(&ehlo(&mut open).await, 3, 2_000_000);
+
+    let before = std::fs::read_to_string(place.path("bulkhead.toml")).unwrap();
+    let after = before.replace("recipients = 3", "recipients = 2").replace("= 2000000", "= 1000000");
+    place.write("bulkhead.toml", &after);
+    relay.signal("HUP");
+    let line = relay.line("settings_applied", |_| true).await;
+    assert_eq!((&line["changes"], &line["level"]), (&2.into(), &"info".into()), "{line}");
+    has(&ehlo(&mut open).await, 3, 2_000_000);
+    let mut next = Caller::login(address, HERE, &tls).await.unwrap();
+    has(&ehlo(&mut next).await, 2, 1_000_000);
+
+    // A broken file changes nothing and says all that is wrong.
+    place.write("bulkhead.toml", &after.replace("recipients = 2", "recipients = 0\nrecipient = 1"));
+    relay.signal("HUP");
+    let line = relay.line("settings_refused", |_| true).await;
+    let problems: Vec<&str> = line["problems"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    assert_eq!(problems.len(), 2, "{line}");
+    for (problem, key) in problems.iter().zip(["limits.recipients: is 0", "limits.recipient: "]) {
+        assert!(problem.contains(key), "{problem}");
+    }
+    let mut still = Caller::login(address, HERE, &tls).await.unwrap();
+    has(&ehlo(&mut still).await, 2, 1_000_000);
+
+    // What is no limit is told of and not followed; neither is the name.
+    let renamed = after.replace("hostname = \"", "hostname = \"x.").replace("eu-west-1", "eu-west-2");
+    place.write("bulkhead.toml", &renamed.replace("recipients = 2", "recipients = 4"));
+    relay.signal("HUP");
+    let line = relay.line("settings_applied", |line| line["level"] == "warn").await;
+    assert_eq!(line["restart"], serde_json::json!(["hostname", "aws.region"]), "{line}");
+    let mut last = Caller::login(address, HERE, &tls).await.unwrap();
+    let reply = ehlo(&mut last).await;
+    has(&reply, 4, 1_000_000);
+    assert!(!reply.contains("x."), "{reply}");
+}
+
 // ---------------------------------------------------------------------------------------------
 // Starts that are refused
 

@@ -257,7 +257,7 @@ fn replies_to_header_sections(built: &mut Built) {
     let errors = [
         HeaderError::NotAField(1),
         HeaderError::Control(1),
-        HeaderError::LineTooLong(1),
+        HeaderError::LineTooLong(1, 998),
         HeaderError::TooLarge(1),
         HeaderError::TooMany(1),
         HeaderError::Duplicate("Subject".into()),
@@ -272,7 +272,7 @@ fn replies_to_header_sections(built: &mut Built) {
         let name = match error {
             HeaderError::NotAField(_) => "NotAField",
             HeaderError::Control(_) => "Control",
-            HeaderError::LineTooLong(_) => "LineTooLong",
+            HeaderError::LineTooLong(..) => "LineTooLong",
             HeaderError::TooLarge(_) => "TooLarge",
             HeaderError::TooMany(_) => "TooMany",
             HeaderError::Duplicate(_) => "Duplicate",

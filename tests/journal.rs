@@ -108,6 +108,9 @@ impl Scene {
         journal::certificate_ends(text, Timestamp::from_millis(1), true);
         journal::tenants_applied(text, 2);
         journal::tenants_refused(text, text);
+        journal::settings_applied(text, 2, &[]);
+        journal::settings_applied(text, 0, &["hostname"]);
+        journal::settings_refused(text, std::iter::repeat_n(text.clone(), 60));
         journal::store_failed(text);
         journal::store_blobs_found(1);
         journal::record_damaged(text, text, text);

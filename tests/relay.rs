@@ -569,6 +569,32 @@ async fn a_tenant_has_its_own_number_of_connections() {
     .await;
 }
 
+/// Who is over `limits.refusals` too is not even told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_are_turned_away_with_words() {
+    for (refusals, heard) in [(1, "421 4.3.2 "), (0, "")] {
+        let stand = Stand::with(Limits { connections: 1, refusals, ..limits() }).await;
+        let _held = Client::plain(stand.clear).await;
+        let mut client = Client::connect(stand.clear).await;
+        // Closed without a word the system may also call it a reset.
+        let reply = client.reply().await;
+        assert!(reply.starts_with(heard) && reply.is_empty() == heard.is_empty(), "{refusals}: {reply:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_the_header_section_may_be_longer_where_the_settings_say_so() {
+    for (line, expected) in [(998, 554), (1500, 250)] {
+        let header = bulkhead::mail::header::HeaderLimits { line, ..limits().header };
+        let stand = Stand::with(Limits { header, ..limits() }).await;
+        let mut client = stand.client("app").await;
+        let message = format!("X-Long: {}\r\n{}", "x".repeat(1400), stand.message(""));
+        let reply = client.send(&stand.sender(), &["a@example.com"], &message).await;
+        assert_eq!(code(&reply), expected, "{reply}");
+        assert_eq!(reply.contains("longer than 998 octets"), expected == 554, "{reply}");
+    }
+}
+
 /// The last reply is neither lost to a reset nor left without TLS's close_notify.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_closed_in_order() {

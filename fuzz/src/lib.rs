@@ -39,12 +39,15 @@ fn terms() -> Arc<Terms> {
         auth_bytes: 1_024,
         line_bytes: 200,
         errors: 8,
+        commands_before_login: 100,
         auth_failures: 3,
         auth_delay: Duration::from_secs(1),
+        auth_delay_longest: Duration::from_secs(60),
         command_time_unauthenticated: Duration::from_secs(60),
         command_time: Duration::from_secs(300),
         data_time: Duration::from_secs(600),
         data_rate: 1,
+        data_grace: Duration::from_secs(30),
     })
 }
 
@@ -264,7 +267,7 @@ fn reads_back(mailbox: &Mailbox) {
 
 // ---------------------------------------------------------------------------------------------
 
-const LIMITS: HeaderLimits = HeaderLimits { bytes: 8_192, fields: 100 };
+const LIMITS: HeaderLimits = HeaderLimits { bytes: 8_192, fields: 100, line: 998 };
 
 /// A message: scanned, edited, and scanned again, nothing that must not leave is left, the body is
 /// what it was, and a second edit changes nothing but the trace.
@@ -291,7 +294,7 @@ pub fn header(input: &[u8]) -> Depth {
     let edited = section.edit(&additions).to_vec();
     let body = body_of(&message);
     assert!(edited.ends_with(body), "the body changed");
-    let wide = HeaderLimits { bytes: LIMITS.bytes * 2, fields: LIMITS.fields + 10 };
+    let wide = HeaderLimits { bytes: LIMITS.bytes * 2, fields: LIMITS.fields + 10, ..LIMITS };
     let again = HeaderSection::scan(edited.clone().into(), wide).expect("an edited message reads");
     for field in again.fields() {
         let name = String::from_utf8_lossy(&edited[field.name.clone()]).to_ascii_lowercase();

@@ -23,7 +23,7 @@ use crate::adapters::log::{self, Output};
 use crate::adapters::ses::Credentials;
 use crate::adapters::tls::{CaPem, Certificates, self_signed};
 use crate::admin::{Metrics, Request, Response, perform};
-use crate::app::{BuildError, Ending, House, Surroundings};
+use crate::app::{BuildError, Ending, House, Source, Surroundings};
 use crate::config::{self, Format, Listener, Settings, Tls};
 use crate::journal;
 use crate::sandbox::{self, Sandbox};
@@ -76,7 +76,7 @@ impl Serve {
             .enable_all()
             .build()?;
         let ending = runtime.block_on(async {
-            if self.sandbox { serve_sandbox(context, settings).await } else { serve(settings).await }
+            if self.sandbox { serve_sandbox(context, settings).await } else { serve(context, settings).await }
         });
         // Idle connections to AWS and the like need no farewell.
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -98,12 +98,13 @@ pub(super) fn start_log(context: &Context, settings: &Settings, output: Output) 
         .map_err(|error| Failure::Setting(error.to_string()))
 }
 
-async fn serve(settings: Settings) -> Result<Ending, Failure> {
+async fn serve(context: &Context, settings: Settings) -> Result<Ending, Failure> {
     let surroundings = Surroundings {
         credentials: Credentials::Chain,
         certificates: None,
         tenants: None,
         metrics: Metrics::install()?,
+        source: Some(source(context, settings.clone())),
     };
     for note in settings.notes() {
         tracing::warn!("{note}");
@@ -112,6 +113,13 @@ async fn serve(settings: Settings) -> Result<Ending, Failure> {
     let (stop, reload) = signals()?;
     let house = House::build(settings, surroundings).await.map_err(not_built)?;
     Ok(house.run(stop, reload).await)
+}
+
+/// Where this process's settings, which were `first`, are read again.
+fn source(context: &Context, first: Settings) -> Source {
+    let file = context.config_file().map(Path::to_owned);
+    let name = file.as_deref().map_or_else(|| "defaults".into(), |file| file.display().to_string());
+    Source { name, first, read: Arc::new(move || config::load(file.as_deref(), super::variables())) }
 }
 
 /// What SIGTERM and SIGINT stop, and what SIGHUP reloads. A second SIGTERM or SIGINT ends the
@@ -229,6 +237,7 @@ impl Drop for Scratch {
 
 async fn serve_sandbox(context: &Context, mut settings: Settings) -> Result<Ending, Failure> {
     let behind = Behind::start(sandbox::Options::new(Arc::new(MachineClock), Arc::new(MachineRandom))).await?;
+    let source = source(context, settings.clone());
     let credentials = behind.take_over(&mut settings);
     let given = context.config_file().is_some();
     let set = |prefix: &str| std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with(prefix));
@@ -251,6 +260,7 @@ async fn serve_sandbox(context: &Context, mut settings: Settings) -> Result<Endi
         certificates: made.map(|(certificates, _)| certificates),
         tenants: None,
         metrics: Metrics::install()?,
+        source: Some(source),
     };
     let (stop, reload) = signals()?;
     let house = House::build(settings.clone(), surroundings).await.map_err(not_built)?;

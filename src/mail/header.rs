@@ -4,7 +4,7 @@
 //! nothing can hide between fields; the body is never copied, and every octet that is not removed
 //! leaves as it came.
 //! Refuses, rather than repairs: a line that is neither a field nor a continuation, bare CR or LF,
-//! NUL, lines over 998 octets, header sections over the limits.
+//! NUL, lines and header sections over the limits.
 //! Lets be: white space between name and colon (RFC 5322 4.5: the name counts as if it were not
 //! there), 8-bit octets in values that nobody decides by, and a message without an empty line,
 //! which is all header (RFC 5322 2.1) and leaves with one.
@@ -27,8 +27,6 @@ use memchr::{memchr, memchr2};
 use super::mailbox::Mailbox;
 pub use wishes::{CLIENT_TAGS, OUR_TAGS, is_our_tag};
 
-/// Longest line in octets, without its CRLF (RFC 5322 2.1.1).
-pub const LONGEST_LINE: usize = 998;
 /// Characters of a Message-ID that are shown.
 pub const SHOWN_MESSAGE_ID: usize = 200;
 
@@ -39,6 +37,8 @@ pub struct HeaderLimits {
     pub bytes: usize,
     /// Number of fields.
     pub fields: usize,
+    /// Octets of a line without its CRLF; RFC 5322 2.1.1 has 998.
+    pub line: usize,
 }
 
 /// One field: `name ":" value CRLF`, folded lines included.
@@ -70,9 +70,9 @@ pub enum HeaderError {
     /// A control octet that has no place in a header section (NUL, bare CR, bare LF).
     #[error("line {0} of the header section has a NUL, bare CR or bare LF")]
     Control(usize),
-    /// More than 998 octets in a line (RFC 5322 2.1.1).
-    #[error("line {0} of the header section is longer than 998 octets")]
-    LineTooLong(usize),
+    /// A line over [`HeaderLimits::line`], which comes second.
+    #[error("line {0} of the header section is longer than {1} octets")]
+    LineTooLong(usize, usize),
     /// Over [`HeaderLimits::bytes`].
     #[error("the header section is longer than {0} octets")]
     TooLarge(usize),
@@ -149,7 +149,7 @@ impl HeaderSection {
         let mut number = 0;
         while at < message.len() {
             number += 1;
-            let line = Line::at(&message, at, number, limits.bytes)?;
+            let line = Line::at(&message, at, number, limits)?;
             let text = message.get(line.text.clone()).unwrap_or_default();
             match text.first() {
                 None => break,
@@ -265,9 +265,10 @@ struct Line {
 }
 
 impl Line {
-    /// The line that begins at `at`, which lies within the message. `most` is how many octets the
-    /// header section may have; nothing beyond them is looked at.
-    fn at(message: &[u8], at: usize, number: usize, most: usize) -> Result<Self, HeaderError> {
+    /// The line that begins at `at`, which lies within the message. Nothing beyond
+    /// the octets that the header section may have is looked at.
+    fn at(message: &[u8], at: usize, number: usize, limits: HeaderLimits) -> Result<Self, HeaderError> {
+        let most = limits.bytes;
         let rest = message.get(at..message.len().min(most)).unwrap_or_default();
         let (length, end) = match memchr(b'\n', rest) {
             Some(0) => return Err(HeaderError::Control(number)),
@@ -275,14 +276,14 @@ impl Line {
             None => (rest.len(), at + rest.len()),
         };
         let (text, cr) = rest.split_at(length);
-        if cr.is_empty() && message.len() > most && length <= LONGEST_LINE {
+        if cr.is_empty() && message.len() > most && length <= limits.line {
             return Err(HeaderError::TooLarge(most));
         }
         if memchr2(0, b'\r', text).is_some() || !matches!(cr.first(), None | Some(b'\r')) {
             return Err(HeaderError::Control(number));
         }
-        if length > LONGEST_LINE {
-            return Err(HeaderError::LineTooLong(number));
+        if length > limits.line {
+            return Err(HeaderError::LineTooLong(number, limits.line));
         }
         Ok(Self { text: at..at + length, end })
     }

@@ -12,8 +12,6 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::memory::Memory;
 use super::{Limits, Standing};
 use crate::mail::TenantId;
@@ -66,9 +64,16 @@ impl Rung {
 /// What is counted, for all listeners together.
 #[derive(Debug)]
 pub(super) struct Gate {
-    connections: Arc<Semaphore>,
+    connections: Arc<Tally<()>>,
     addresses: Arc<Tally<IpAddr>>,
     tenants: Arc<Tally<TenantId>>,
+    most: Mutex<Most>,
+}
+
+/// How many there may be.
+#[derive(Clone, Copy, Debug)]
+struct Most {
+    connections: usize,
     per_address: usize,
     per_tenant: usize,
 }
@@ -76,23 +81,32 @@ pub(super) struct Gate {
 /// The right to be connected; dropping it gives the places back.
 #[derive(Debug)]
 pub(super) struct Admission {
-    _connection: OwnedSemaphorePermit,
+    _connection: Place<()>,
     _address: Place<IpAddr>,
 }
 
 impl Gate {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            connections: Arc::new(Semaphore::new(limits.connections)),
+            connections: Arc::default(),
             addresses: Arc::default(),
             tenants: Arc::default(),
-            per_address: limits.connections_per_ip,
-            per_tenant: limits.connections_per_tenant,
+            most: Mutex::new(Most::of(limits)),
         }
+    }
+
+    /// From now on these are the bounds. Who is in stays, whatever they are.
+    pub(super) fn resize(&self, limits: &Limits) {
+        *self.most.lock().unwrap_or_else(PoisonError::into_inner) = Most::of(limits);
+    }
+
+    fn most(&self) -> Most {
+        *self.most.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Climbs the ladder; the first rung that does not hold is the answer.
     pub(super) fn admit(&self, standing: Standing, memory: &Memory, peer: IpAddr) -> Result<Admission, Rung> {
+        let most = self.most();
         let mut connection = None;
         let mut address = None;
         for rung in LADDER {
@@ -101,11 +115,11 @@ impl Gate {
                 Rung::Store => standing.store_available,
                 Rung::Memory => memory.has_room(),
                 Rung::Connections => {
-                    connection = Arc::clone(&self.connections).try_acquire_owned().ok();
+                    connection = self.connections.take((), most.connections);
                     connection.is_some()
                 }
                 Rung::Address => {
-                    address = self.addresses.take(network_of(peer), self.per_address);
+                    address = self.addresses.take(network_of(peer), most.per_address);
                     address.is_some()
                 }
             };
@@ -123,7 +137,17 @@ impl Gate {
 
     /// A place among the tenant's connections; `None` when they are all taken.
     pub(super) fn tenant(&self, tenant: &TenantId) -> Option<Place<TenantId>> {
-        self.tenants.take(tenant.clone(), self.per_tenant)
+        self.tenants.take(tenant.clone(), self.most().per_tenant)
+    }
+}
+
+impl Most {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            connections: limits.connections,
+            per_address: limits.connections_per_ip,
+            per_tenant: limits.connections_per_tenant,
+        }
     }
 }
 
@@ -145,7 +169,8 @@ impl<K: Eq + Hash> Default for Tally<K> {
 }
 
 impl<K: Eq + Hash + Clone> Tally<K> {
-    fn take(self: &Arc<Self>, key: K, most: usize) -> Option<Place<K>> {
+    /// A place for `key`, unless it has `most` already.
+    pub(super) fn take(self: &Arc<Self>, key: K, most: usize) -> Option<Place<K>> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = places.entry(key.clone()).or_insert(0);
         if *taken >= most {
@@ -216,6 +241,18 @@ mod tests {
         assert_eq!(gate.admit(WELL, &memory, ip("192.0.2.2")).unwrap_err(), Rung::Connections);
         drop(first);
         assert!(gate.admit(WELL, &memory, ip("192.0.2.2")).is_ok());
+    }
+
+    #[test]
+    fn lowered_bounds_hold_for_who_comes_next() {
+        let (gate, memory) = gate(9, 9);
+        let held: Vec<_> = (0..3).map(|_| gate.admit(WELL, &memory, ip("192.0.2.1")).unwrap()).collect();
+        gate.resize(&Limits { connections: 2, connections_per_ip: 9, ..Limits::default() });
+        assert_eq!(gate.admit(WELL, &memory, ip("192.0.2.2")).unwrap_err(), Rung::Connections);
+        gate.resize(&Limits { connections: 9, connections_per_ip: 3, ..Limits::default() });
+        assert_eq!(gate.admit(WELL, &memory, ip("192.0.2.1")).unwrap_err(), Rung::Address);
+        drop(held);
+        assert!(gate.admit(WELL, &memory, ip("192.0.2.1")).is_ok());
     }
 
     #[test]

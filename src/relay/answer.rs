@@ -14,7 +14,7 @@ use super::admission::Place;
 use super::login::{NoLogin, still_stands};
 use super::memory::Share;
 use super::message::Message;
-use super::{Office, wording};
+use super::{Bounds, Office, wording};
 use crate::journal::{self, Blame};
 use crate::mail::{Login, Mailbox, ReversePath, SessionId, TenantId};
 use crate::policy::decide::{self, Reason, Stop};
@@ -37,6 +37,7 @@ pub(super) struct Turned {
 #[derive(Debug)]
 pub(super) struct Conversation {
     pub(super) office: Arc<Office>,
+    pub(super) bounds: Arc<Bounds>,
     pub(super) session: SessionId,
     pub(super) peer: SocketAddr,
     /// Its place among its tenant's connections, once it is logged in.
@@ -56,6 +57,7 @@ impl Conversation {
             Question::Accept { login, envelope, data, helo } => {
                 let message = Message {
                     office: Arc::clone(&self.office),
+                    bounds: Arc::clone(&self.bounds),
                     session: self.session,
                     peer: self.peer,
                     secure,

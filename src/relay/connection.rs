@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::Conversation;
 use super::memory::Share;
-use super::{Door, Office, Tls};
+use super::{Bounds, Door, Office, Tls};
 use crate::journal::{self, Blame, Verdict};
 use crate::mail::{Login, MessageId, SessionId};
 use crate::smtp::session::{Ending, Unkept};
@@ -81,6 +81,7 @@ impl Connection {
     /// itself, its session is not logged.
     pub(super) fn new(
         office: Arc<Office>,
+        bounds: Arc<Bounds>,
         door: Arc<Door>,
         socket: TcpStream,
         peer: SocketAddr,
@@ -90,9 +91,9 @@ impl Connection {
         let clock = &office.means.clock;
         let id = SessionId::new(clock.now(), &*office.means.random);
         let secure = door.tls == Tls::Implicit;
-        let session = Session::new(Arc::clone(&door.terms), secure, clock.instant());
-        let opened = Opened::new(Arc::clone(&office), id, peer, door.address, quiet);
-        let conversation = Conversation { office, session: id, peer, place: None };
+        let session = Session::new(bounds.terms(door.tls), secure, clock.instant());
+        let opened = Opened::new(Arc::clone(&office), Arc::clone(&bounds), id, peer, door.address, quiet);
+        let conversation = Conversation { office, bounds, session: id, peer, place: None };
         Self {
             wire: Wire::Plain(socket),
             session,
@@ -111,7 +112,10 @@ impl Connection {
         if self.secure {
             match self.handshake().await {
                 // The handshake took its time: the conversation begins here.
-                Ok(()) => self.session = Session::new(Arc::clone(&self.door.terms), true, self.opened.now()),
+                Ok(()) => {
+                    let terms = self.opened.bounds.terms(self.door.tls);
+                    self.session = Session::new(terms, true, self.opened.now());
+                }
                 Err(why) => return self.no_tls(why),
             }
         }
@@ -183,7 +187,7 @@ impl Connection {
         for unkept in self.session.take_unkept() {
             self.tell_unkept(&unkept);
         }
-        let written = timeout(self.opened.office.limits.write_time, self.wire.write(&octets)).await;
+        let written = timeout(self.opened.bounds.limits.write_time, self.wire.write(&octets)).await;
         if !matches!(written, Ok(Ok(()))) {
             self.session.lost();
         }
@@ -216,7 +220,7 @@ impl Connection {
             return Err(NoTls::Failed("TLS is up already".into()));
         };
         let Self { opened, drain, .. } = self;
-        let secured = timeout(opened.office.limits.handshake_time, Box::pin(secure(socket, opened, drain))).await;
+        let secured = timeout(opened.bounds.limits.handshake_time, Box::pin(secure(socket, opened, drain))).await;
         self.wire =
             Wire::Secured(secured.unwrap_or_else(|_| Err(NoTls::Failed("the handshake took too long".into())))?);
         Ok(())
@@ -248,13 +252,13 @@ impl Connection {
         let ending = self.session.ending();
         self.opened.ending = word(ending);
         if !matches!(ending, Some(Ending::Lost | Ending::LostInData)) {
-            self.wire.close(&self.opened.office.limits).await;
+            self.wire.close(&self.opened.bounds.limits).await;
         }
     }
 }
 
 /// Says `session`'s refusal and closes: for connections that are not admitted.
-pub(super) async fn turn_away(office: &Office, socket: TcpStream, mut session: Session) {
+pub(super) async fn turn_away(office: &Office, bounds: &Bounds, socket: TcpStream, mut session: Session) {
     let mut wire = Wire::Plain(socket);
     loop {
         match session.step(office.means.clock.instant()) {
@@ -262,13 +266,13 @@ pub(super) async fn turn_away(office: &Office, socket: TcpStream, mut session: S
                 for reply in session.take_replies() {
                     journal::replied(&reply);
                 }
-                if !matches!(timeout(office.limits.linger_time, wire.write(&octets)).await, Ok(Ok(()))) {
+                if !matches!(timeout(bounds.limits.linger_time, wire.write(&octets)).await, Ok(Ok(()))) {
                     return;
                 }
             }
             // A refused session has nothing else to do.
             Step::Close | Step::Read | Step::Wait | Step::Ask(_) | Step::Secure => {
-                return wire.close(&office.limits).await;
+                return wire.close(&bounds.limits).await;
             }
         }
     }
@@ -293,9 +297,7 @@ async fn secure(socket: TcpStream, opened: &mut Opened, drain: &CancellationToke
     let Some(acceptor) = &opened.office.means.acceptor else {
         return Err(NoTls::Failed("there is no certificate".into()));
     };
-    let Ok(_place) = opened.office.handshakes.acquire().await else {
-        return Err(NoTls::Failed("no more handshakes".into()));
-    };
+    let _place = opened.office.handshakes.take(1).await;
     acceptor.secure(socket).await.map_err(failed)
 }
 
@@ -366,6 +368,7 @@ impl Wire {
 /// What a session's lines say, from its first octet to its end.
 struct Opened {
     office: Arc<Office>,
+    bounds: Arc<Bounds>,
     session: SessionId,
     peer: SocketAddr,
     listener: SocketAddr,
@@ -380,11 +383,19 @@ struct Opened {
 }
 
 impl Opened {
-    fn new(office: Arc<Office>, session: SessionId, peer: SocketAddr, listener: SocketAddr, quiet: bool) -> Self {
+    fn new(
+        office: Arc<Office>,
+        bounds: Arc<Bounds>,
+        session: SessionId,
+        peer: SocketAddr,
+        listener: SocketAddr,
+        quiet: bool,
+    ) -> Self {
         let since = office.means.clock.instant();
         office.sessions.fetch_add(1, Ordering::Relaxed);
         Self {
             office,
+            bounds,
             session,
             peer,
             listener,

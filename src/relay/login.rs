@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use tokio::sync::Semaphore;
 
 use super::Limits;
+use super::budget::Budget;
 use crate::mail::{Login, Username};
 use crate::secret::{Random, Secret};
 use crate::store::credential::{Credential, SecretHash};
@@ -64,8 +64,8 @@ pub(super) enum NoLogin {
 /// Verifies, and remembers what was dear to verify.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    slots: Arc<Semaphore>,
-    wait: Duration,
+    slots: Arc<Budget>,
+    wait: Mutex<Duration>,
     cache: Mutex<Cache>,
     key: [u8; 32],
     padding: Mutex<(Weak<Directory>, Padding)>,
@@ -92,8 +92,8 @@ impl Verifier {
         let mut key = [0; 32];
         random.fill(&mut key);
         Self {
-            slots: Arc::new(Semaphore::new(limits.auth_verifications)),
-            wait: limits.auth_wait,
+            slots: Budget::new(limits.auth_verifications),
+            wait: Mutex::new(limits.auth_wait),
             cache: Mutex::new(Cache {
                 verified: HashMap::new(),
                 entries: limits.auth_cache_entries,
@@ -102,6 +102,14 @@ impl Verifier {
             key,
             padding: Mutex::default(),
         }
+    }
+
+    /// From now on these are the bounds. What is under way or remembered already stays as it is.
+    pub(super) fn resize(&self, limits: &Limits) {
+        self.slots.resize(limits.auth_verifications);
+        *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = limits.auth_wait;
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        (cache.entries, cache.time) = (limits.auth_cache_entries, limits.auth_cache_time);
     }
 
     /// Whose `username` and `secret` are, coming from `peer`.
@@ -156,8 +164,8 @@ impl Verifier {
         if slow.is_empty() && padding.runs == 0 {
             return Ok(None);
         }
-        let slot = tokio::time::timeout(self.wait, Arc::clone(&self.slots).acquire_owned()).await;
-        let Ok(Ok(slot)) = slot else { return Err(NoLogin::Busy) };
+        let wait = *self.wait.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(slot) = tokio::time::timeout(wait, self.slots.take(1)).await else { return Err(NoLogin::Busy) };
         let offered = secret.clone();
         let verified = tokio::task::spawn_blocking(move || {
             // The slot is the thread's: a client that hangs up frees it no sooner than its work ends.
@@ -376,7 +384,7 @@ mod tests {
         let d = directory(vec![credential("chosen", vec![slow("hunter2")])]);
         outcome(&v, &d, "chosen", "hunter2").await.unwrap();
         // With the slots gone only the cache can answer.
-        v.slots.close();
+        v.resize(&Limits { auth_verifications: 0, auth_wait: Duration::ZERO, ..Limits::default() });
         outcome(&v, &d, "chosen", "hunter2").await.unwrap();
         assert_eq!(outcome(&v, &d, "chosen", "hunter3").await.err(), Some(NoLogin::Busy));
 
@@ -431,7 +439,7 @@ mod tests {
         let d =
             directory(vec![credential("app", vec![fast.clone()]), credential("chosen", vec![slow("a"), slow("b")])]);
         assert_eq!(v.padding(&d).runs, 2);
-        v.slots.close();
+        v.resize(&Limits { auth_verifications: 0, auth_wait: Duration::ZERO, ..Limits::default() });
         for username in ["app", "chosen", "nobody", "\u{7f}"] {
             assert_eq!(outcome(&v, &d, username, "wrong").await.err(), Some(NoLogin::Busy), "{username}");
         }

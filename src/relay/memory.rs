@@ -6,37 +6,42 @@
 //! they are made while the message is still held, and waiting for one budget with a share of it in
 //! hand could wait for ever.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::Limits;
+use super::budget::{Budget, Room};
 
-/// Octets a permit stands for, so that large budgets fit a semaphore.
+/// Octets a place stands for, so that large budgets fit a semaphore.
 const UNIT: usize = 1024;
 
 /// The budgets.
 #[derive(Debug)]
 pub(super) struct Memory {
-    held: Arc<Semaphore>,
-    calls: Arc<Semaphore>,
-    call_units: usize,
+    held: Arc<Budget>,
+    calls: Arc<Budget>,
     step: usize,
-    wait: Duration,
-    call_wait: Duration,
+    waits: Mutex<Waits>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    held: Duration,
+    call: Duration,
 }
 
 /// What one connection holds of the budget.
 #[derive(Debug, Default)]
 pub(super) struct Share {
-    permit: Option<OwnedSemaphorePermit>,
+    room: Option<Room>,
 }
 
 impl Share {
     /// Gives all of it back.
     pub(super) fn give_back(&mut self) {
-        self.permit = None;
+        self.room = None;
     }
 }
 
@@ -46,52 +51,65 @@ pub(super) struct Short;
 
 impl Memory {
     pub(super) fn new(limits: &Limits) -> Self {
-        let most = u32::MAX as usize;
-        let call_units = (limits.call_bytes / UNIT).clamp(1, most);
+        let (held, calls, waits) = sizes(limits);
         Self {
-            held: Arc::new(Semaphore::new((limits.memory_bytes / UNIT).min(most))),
-            calls: Arc::new(Semaphore::new(call_units)),
-            call_units,
+            held: Budget::new(held),
+            calls: Budget::new(calls),
             step: (limits.memory_step / UNIT).max(1),
-            wait: limits.memory_wait,
-            call_wait: limits.call_wait,
+            waits: Mutex::new(waits),
         }
+    }
+
+    /// From now on these are the bounds. Messages that are held stay, whatever they are.
+    pub(super) fn resize(&self, limits: &Limits) {
+        let (held, calls, waits) = sizes(limits);
+        self.held.resize(held);
+        self.calls.resize(calls);
+        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = waits;
+    }
+
+    fn waits(&self) -> Waits {
+        *self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether another message could begin now.
     pub(super) fn has_room(&self) -> bool {
-        self.held.available_permits() >= self.step
+        self.held.available() >= self.step
     }
 
     /// Makes `share` cover `octets`: grows it in steps, waiting at most `limits.memory_wait_seconds`. It never
     /// shrinks.
     pub(super) async fn cover(&self, share: &mut Share, octets: usize) -> Result<(), Short> {
-        let have = share.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let have = share.room.as_ref().map_or(0, Room::places);
         let need = octets.div_ceil(UNIT);
         if need <= have {
             return Ok(());
         }
         let more = (need - have).next_multiple_of(self.step);
         let more = u32::try_from(more).map_err(|_| Short)?;
-        let waited = tokio::time::timeout(self.wait, Arc::clone(&self.held).acquire_many_owned(more)).await;
-        match (waited, &mut share.permit) {
-            (Ok(Ok(permit)), Some(held)) => held.merge(permit),
-            (Ok(Ok(permit)), none) => *none = Some(permit),
-            (Ok(Err(_)) | Err(_), _) => return Err(Short),
+        let more = timeout(self.waits().held, self.held.take(more)).await.map_err(|_| Short)?;
+        match &mut share.room {
+            Some(room) => room.merge(more),
+            none => *none = Some(more),
         }
         Ok(())
     }
 
     /// Room for a copy of `octets` for SES. A message larger than the whole budget takes all of it,
     /// so that it goes alone rather than never.
-    pub(super) async fn copy(&self, octets: usize) -> Result<OwnedSemaphorePermit, Short> {
-        let units = octets.div_ceil(UNIT).clamp(1, self.call_units);
+    pub(super) async fn copy(&self, octets: usize) -> Result<Room, Short> {
+        let units = octets.div_ceil(UNIT).clamp(1, self.calls.size().max(1));
         let units = u32::try_from(units).map_err(|_| Short)?;
-        match tokio::time::timeout(self.call_wait, Arc::clone(&self.calls).acquire_many_owned(units)).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(Short),
-        }
+        timeout(self.waits().call, self.calls.take(units)).await.map_err(|_| Short)
     }
+}
+
+/// Places for what is held and for the copies, and how long each is waited for.
+fn sizes(limits: &Limits) -> (usize, usize, Waits) {
+    let most = u32::MAX as usize;
+    let held = (limits.memory_bytes / UNIT).min(most);
+    let calls = (limits.call_bytes / UNIT).clamp(1, most);
+    (held, calls, Waits { held: limits.memory_wait, call: limits.call_wait })
 }
 
 #[cfg(test)]
@@ -115,16 +133,16 @@ mod tests {
         let mut one = Share::default();
         let mut two = Share::default();
         assert_eq!(memory.cover(&mut one, 1).await, Ok(()));
-        assert_eq!(memory.held.available_permits(), 64);
+        assert_eq!(memory.held.available(), 64);
         assert_eq!(memory.cover(&mut one, 64 * 1024).await, Ok(()));
-        assert_eq!(memory.held.available_permits(), 64, "the first step covers 64 KiB");
+        assert_eq!(memory.held.available(), 64, "the first step covers 64 KiB");
         assert_eq!(memory.cover(&mut two, 1).await, Ok(()));
         assert!(!memory.has_room());
         assert_eq!(memory.cover(&mut one, 64 * 1024 + 1).await, Err(Short));
         two.give_back();
         assert_eq!(memory.cover(&mut one, 64 * 1024 + 1).await, Ok(()));
         drop(one);
-        assert_eq!(memory.held.available_permits(), 128);
+        assert_eq!(memory.held.available(), 128);
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ use super::answer::Turned;
 use super::join::{Joined, go_on_after, join};
 use super::memory::{Share, Short};
 use super::trace::Trace;
-use super::{Office, wording};
+use super::{Bounds, Office, wording};
 use crate::journal::{self, Blame};
 use crate::mail::header::{Additions, Edited, HeaderError, HeaderSection};
 use crate::mail::{
@@ -48,6 +48,7 @@ pub const OUR_TAGS: [&str; 3] = ["tenant", "stream", "credential"];
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) office: Arc<Office>,
+    pub(super) bounds: Arc<Bounds>,
     pub(super) session: SessionId,
     pub(super) peer: SocketAddr,
     pub(super) secure: bool,
@@ -71,6 +72,8 @@ struct Shipment {
     edited: Edited,
     /// The recipients of each call.
     calls: Vec<Vec<Mailbox>>,
+    /// How many of them are under way at the same time.
+    calls_at_once: usize,
 }
 
 /// Why a message goes nowhere.
@@ -116,9 +119,10 @@ impl Message {
             blame,
             refusal,
         })?;
-        let section = HeaderSection::scan(self.data.clone(), office.limits.header).map_err(Stopped::header)?;
-        if section.hops() > office.limits.received_hops {
-            return Err(Stopped::looping(section.hops(), office.limits.received_hops));
+        let limits = &self.bounds.limits;
+        let section = HeaderSection::scan(self.data.clone(), limits.header).map_err(Stopped::header)?;
+        if section.hops() > limits.received_hops {
+            return Err(Stopped::looping(section.hops(), limits.received_hops));
         }
         section.check_single().map_err(Stopped::header)?;
         let originators = section.originators().map_err(Stopped::header)?;
@@ -137,6 +141,7 @@ impl Message {
             tags,
             notes,
             calls: spread(recipients, stream.fan_out, edited.len()),
+            calls_at_once: limits.calls_per_message.max(1),
             edited,
         })
     }
@@ -256,7 +261,7 @@ async fn offer(shipment: &Arc<Shipment>, record: &mut Record) {
             Some(Err(_)) => going_on = false,
             None => return,
         }
-        width = office.limits.calls_per_message.max(1);
+        width = shipment.calls_at_once;
     }
 }
 

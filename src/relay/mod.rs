@@ -20,6 +20,7 @@
 pub mod admission;
 mod alarm;
 mod answer;
+mod budget;
 mod connection;
 pub mod join;
 mod login;
@@ -36,9 +37,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -53,13 +54,12 @@ use crate::store::tally::Tally;
 use crate::time::Clock;
 use crate::upstream::Mailer;
 use crate::wire::Acceptor;
+use admission::{Place, Tally as Places};
 
 pub use message::{OUR_TAGS, SINGLE_BYTES};
 
 /// Connections that wait in the kernel until they are accepted.
 const BACKLOG: i32 = 1024;
-/// Most connections that are being turned away at one time; past it they are closed at once.
-const TURNED_AWAY: usize = 256;
 /// Longest pause after a failed accept.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -138,6 +138,8 @@ impl Tls {
 pub struct Limits {
     /// Connections in all.
     pub connections: usize,
+    /// Connections that are being turned away at the same time; past it they are closed at once.
+    pub refusals: usize,
     /// Connections from one IPv4 address or one IPv6 /64.
     pub connections_per_ip: usize,
     /// Connections logged in for one tenant.
@@ -184,6 +186,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4000,
+            refusals: 256,
             connections_per_ip: 200,
             connections_per_tenant: 500,
             memory_bytes: 512 * 1024 * 1024,
@@ -202,7 +205,7 @@ impl Default for Limits {
             auth_cache_time: Duration::from_secs(300),
             auth_cache_entries: 10_000,
             received_hops: 50,
-            header: HeaderLimits { bytes: 256 * 1024, fields: 1000 },
+            header: HeaderLimits { bytes: 256 * 1024, fields: 1000, line: 998 },
             drain_time: Duration::from_secs(25),
         }
     }
@@ -218,13 +221,13 @@ struct Standing {
 /// What all connections share.
 struct Office {
     means: Means,
-    limits: Limits,
+    bounds: ArcSwap<Bounds>,
     hostname: String,
     gate: admission::Gate,
     memory: memory::Memory,
     verifier: login::Verifier,
     alarms: alarm::Alarms,
-    handshakes: Semaphore,
+    handshakes: Arc<budget::Budget>,
     /// Conversations under way.
     sessions: AtomicUsize,
     /// Connections and messages under way.
@@ -247,7 +250,58 @@ struct Door {
     address: SocketAddr,
     tls: Tls,
     trusted_proxies: Option<Vec<IpNet>>,
-    terms: Arc<Terms>,
+}
+
+/// What a connection keeps to, from its first octet to its last.
+#[derive(Debug)]
+struct Bounds {
+    limits: Limits,
+    /// By when TLS begins.
+    starttls: Arc<Terms>,
+    implicit: Arc<Terms>,
+    none: Arc<Terms>,
+}
+
+impl Bounds {
+    fn new(terms: &Terms, limits: Limits) -> Self {
+        let of = |tls| {
+            let (starttls, cleartext_auth) = (tls == Tls::Starttls, tls == Tls::None);
+            Arc::new(Terms { starttls, cleartext_auth, ..terms.clone() })
+        };
+        Self { limits, starttls: of(Tls::Starttls), implicit: of(Tls::Implicit), none: of(Tls::None) }
+    }
+
+    fn terms(&self, tls: Tls) -> Arc<Terms> {
+        Arc::clone(match tls {
+            Tls::Starttls => &self.starttls,
+            Tls::Implicit => &self.implicit,
+            Tls::None => &self.none,
+        })
+    }
+
+    /// Connections that are served or turned away.
+    fn places(&self) -> usize {
+        self.limits.connections.saturating_add(self.limits.refusals)
+    }
+}
+
+/// Changes the bounds of a relay that runs.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Office>);
+
+impl Handle {
+    /// From now on these are the bounds. What all connections share is resized at once; whatever is
+    /// taken stays until it is given back. What a connection agreed on with its client
+    /// (`terms` and its own times) it keeps; the next one gets the new. The host name stays.
+    pub fn change(&self, terms: Terms, limits: Limits) {
+        let office = &self.0;
+        office.gate.resize(&limits);
+        office.memory.resize(&limits);
+        office.verifier.resize(&limits);
+        office.handshakes.resize(limits.handshakes);
+        let terms = Terms { hostname: office.hostname.clone(), ..terms };
+        office.bounds.store(Arc::new(Bounds::new(&terms, limits)));
+    }
 }
 
 /// The relay, bound.
@@ -269,17 +323,8 @@ impl Relay {
             }
             let socket = open(listener.address)
                 .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", listener.address)))?;
-            let terms = Terms {
-                starttls: listener.tls == Tls::Starttls,
-                cleartext_auth: listener.tls == Tls::None,
-                ..terms.clone()
-            };
-            let door = Door {
-                address: socket.local_addr()?,
-                tls: listener.tls,
-                trusted_proxies: listener.trusted_proxies,
-                terms: Arc::new(terms),
-            };
+            let door =
+                Door { address: socket.local_addr()?, tls: listener.tls, trusted_proxies: listener.trusted_proxies };
             bound.push((socket, Arc::new(door)));
         }
         let office = Office {
@@ -287,16 +332,21 @@ impl Relay {
             memory: memory::Memory::new(&limits),
             verifier: login::Verifier::new(&limits, &*means.random),
             alarms: alarm::Alarms::default(),
-            handshakes: Semaphore::new(limits.handshakes),
+            handshakes: budget::Budget::new(limits.handshakes),
             sessions: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             abandon: CancellationToken::new(),
             cut: CancellationToken::new(),
-            hostname: terms.hostname,
+            hostname: terms.hostname.clone(),
             means,
-            limits,
+            bounds: ArcSwap::from_pointee(Bounds::new(&terms, limits)),
         };
         Ok(Self { office: Arc::new(office), listeners: bound })
+    }
+
+    /// What its bounds are changed with.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.office))
     }
 
     /// Where it listens, in the order of the settings, with the ports that the system chose.
@@ -309,7 +359,7 @@ impl Relay {
     pub async fn run(self, drain: CancellationToken) -> usize {
         let Self { office, listeners } = self;
         // Its turn comes when no listener hands out places any more.
-        let places = Arc::new(Semaphore::new(office.limits.connections.saturating_add(TURNED_AWAY)));
+        let places = Arc::default();
         let doors = TaskTracker::new();
         for (socket, door) in listeners {
             journal::listener_opened(door.address, door.tls.word());
@@ -320,12 +370,13 @@ impl Relay {
         doors.wait().await;
         journal::drain_started(office.sessions.load(Ordering::Relaxed));
         office.tasks.close();
-        if timeout(office.limits.drain_time, office.tasks.wait()).await.is_ok() {
+        let limits = office.bounds.load().limits.clone();
+        if timeout(limits.drain_time, office.tasks.wait()).await.is_ok() {
             return 0;
         }
         let abandoned = office.sessions.load(Ordering::Relaxed);
         office.abandon.cancel();
-        let _ = timeout(office.limits.linger_time, office.tasks.wait()).await;
+        let _ = timeout(limits.linger_time, office.tasks.wait()).await;
         office.cut.cancel();
         office.tasks.wait().await;
         abandoned
@@ -353,7 +404,7 @@ async fn listen(
     office: Arc<Office>,
     socket: TcpListener,
     door: Arc<Door>,
-    places: Arc<Semaphore>,
+    places: Arc<Places<()>>,
     drain: CancellationToken,
 ) {
     let mut pause = Duration::ZERO;
@@ -367,7 +418,7 @@ async fn listen(
             Ok((connection, peer)) => {
                 pause = Duration::ZERO;
                 // Past even the places for those who are turned away: closed at once.
-                if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                if let Some(place) = places.take((), office.bounds.load().places()) {
                     let welcome = welcome(Arc::clone(&office), Arc::clone(&door), connection, peer, drain.clone());
                     spawn(&office, place, welcome);
                 }
@@ -383,17 +434,13 @@ async fn listen(
     }
 }
 
-fn spawn(office: &Office, place: OwnedSemaphorePermit, connection: impl Future<Output = ()> + Send + 'static) {
+fn spawn(office: &Office, place: Place<()>, connection: impl Future<Output = ()> + Send + 'static) {
     office.tasks.spawn(until_cut(office.cut.clone(), place, Box::pin(connection)));
 }
 
 /// Carries a connection until it ends or is cut. It comes in a box, since a future that is handed on
 /// by value is kept once more by each that hands it on.
-async fn until_cut(
-    cut: CancellationToken,
-    place: OwnedSemaphorePermit,
-    connection: Pin<Box<impl Future<Output = ()> + Send>>,
-) {
+async fn until_cut(cut: CancellationToken, place: Place<()>, connection: Pin<Box<impl Future<Output = ()> + Send>>) {
     let _place = place;
     let _ = cut.run_until_cancelled(connection).await;
 }
@@ -416,18 +463,19 @@ async fn welcome(
 ) {
     // Replies are whole when written: waiting for more would only hold them back.
     let _ = socket.set_nodelay(true);
-    let Some((peer, quiet)) = origin(&office, &door, &mut socket, from).await else { return };
+    let bounds = office.bounds.load_full();
+    let Some((peer, quiet)) = origin(&bounds, &door, &mut socket, from).await else { return };
     let standing = Standing { draining: drain.is_cancelled(), store_available: (office.means.store_available)() };
     match office.gate.admit(standing, &office.memory, peer.ip()) {
         Ok(admission) => {
-            connection::Connection::new(office, door, socket, peer, quiet, drain).run().await;
+            connection::Connection::new(office, bounds, door, socket, peer, quiet, drain).run().await;
             drop(admission);
         }
         Err(rung) => {
             let refusal = rung.refusal();
             journal::session_refused(peer, rung.name(), refusal.reply());
             if door.tls != Tls::Implicit {
-                Box::pin(connection::turn_away(&office, socket, Session::refused(refusal))).await;
+                Box::pin(connection::turn_away(&office, &bounds, socket, Session::refused(refusal))).await;
             }
         }
     }
@@ -435,14 +483,14 @@ async fn welcome(
 
 /// Who is there, and whether it is a balancer that speaks for itself; `None` when that cannot be
 /// told, which has been logged.
-async fn origin(office: &Office, door: &Door, socket: &mut TcpStream, from: SocketAddr) -> Option<(SocketAddr, bool)> {
+async fn origin(bounds: &Bounds, door: &Door, socket: &mut TcpStream, from: SocketAddr) -> Option<(SocketAddr, bool)> {
     let Some(trusted) = &door.trusted_proxies else { return Some((from, false)) };
     let address = from.ip().to_canonical();
     if !trusted.iter().any(|network| network.contains(&address)) {
         journal::proxy_refused(from, "the address is not in trusted_proxies");
         return None;
     }
-    match timeout(office.limits.proxy_time, Box::pin(proxy::read(socket))).await {
+    match timeout(bounds.limits.proxy_time, Box::pin(proxy::read(socket))).await {
         Ok(Ok(proxy::Origin::Client(client))) => Some((client, false)),
         Ok(Ok(proxy::Origin::Balancer)) => Some((from, true)),
         // A balancer's health check that only connects.
@@ -471,7 +519,8 @@ mod tests {
         fn size<F: Future>(_: fn(Arc<Office>, Arc<Door>, TcpStream, SocketAddr, CancellationToken) -> F) -> usize {
             size_of::<F>()
         }
-        fn size_around<F: Future>(_: fn(CancellationToken, OwnedSemaphorePermit, Pin<Box<Ready<()>>>) -> F) -> usize {
+        type Idle = Pin<Box<Ready<()>>>;
+        fn size_around<F: Future>(_: fn(CancellationToken, Place<()>, Idle) -> F) -> usize {
             size_of::<F>()
         }
         let (octets, around) = (size(welcome), size_around(until_cut));

@@ -100,7 +100,7 @@ pub fn header(error: &HeaderError) -> Refusal {
     let cure = match error {
         HeaderError::NotAField(_) => "each line is `name: value` or begins with a space",
         HeaderError::Control(_) => "lines end with CRLF and hold no NUL",
-        HeaderError::LineTooLong(_) => "fold it",
+        HeaderError::LineTooLong(..) => "fold it",
         HeaderError::TooLarge(_) | HeaderError::TooMany(_) => "send fewer or shorter fields",
         HeaderError::Duplicate(_) => "Amazon SES takes it once",
         HeaderError::NoFrom | HeaderError::NoSender => "add it",
@@ -336,7 +336,7 @@ mod tests {
         let cases = [
             (HeaderError::NotAField(3), "line 3 of the header section is not a header field"),
             (HeaderError::Control(3), "NUL"),
-            (HeaderError::LineTooLong(3), "longer than 998 octets; fold it"),
+            (HeaderError::LineTooLong(3, 998), "longer than 998 octets; fold it"),
             (HeaderError::TooLarge(262_144), "262144 octets"),
             (HeaderError::TooMany(500), "more than 500 fields"),
             (HeaderError::Duplicate("Subject".into()), "duplicate header field Subject; Amazon SES takes it once"),

@@ -15,9 +15,6 @@ use super::sasl::Exchange;
 use super::session::{Ending, Terms};
 use crate::mail::{Envelope, Login, Mailbox};
 
-/// How long mail data may come as slowly as it likes before its rate is judged.
-const RATE_GRACE: Duration = Duration::from_secs(30);
-
 /// Where a session stands.
 #[derive(Debug)]
 pub enum Phase {
@@ -328,7 +325,7 @@ impl Pace {
     fn deadline(&self, message_began: Instant, terms: &Terms) -> Instant {
         let whole = message_began + terms.data_time;
         match self.octets.checked_div(terms.data_rate as u64) {
-            Some(paid) => whole.min(self.began + Duration::from_secs(paid).max(RATE_GRACE).min(terms.data_time)),
+            Some(paid) => whole.min(self.began + Duration::from_secs(paid).max(terms.data_grace).min(terms.data_time)),
             None => whole,
         }
     }

@@ -34,8 +34,6 @@ use crate::secret::Secret;
 
 /// Most replies that are collected for one write.
 const REPLIES_COLLECTED: usize = 64;
-/// Most commands before a login: 421 4.7.0. An honest client needs five.
-const COMMANDS_BEFORE_LOGIN: usize = 100;
 
 /// What is agreed before the first octet: fixed for a listener, shared by its sessions.
 #[derive(Clone, Debug)]
@@ -61,18 +59,24 @@ pub struct Terms {
     /// Errors of conduct (syntax, order, unknown commands): the one that makes this many is answered
     /// 421 4.7.0. Refusals that somebody decided on do not count; a message that was taken clears them.
     pub errors: usize,
+    /// Commands before a login; the next is answered 421 4.7.0. An honest client needs five.
+    pub commands_before_login: usize,
     /// Refused logins: the one that makes this many is answered 421 4.7.0, after its delay.
     pub auth_failures: usize,
     /// First delay after a refused login; doubles each time.
     pub auth_delay: Duration,
+    /// The delay grows no further than this.
+    pub auth_delay_longest: Duration,
     /// Idle time for a command before login, counted to the end of its line.
     pub command_time_unauthenticated: Duration,
     /// Idle time for a command after login.
     pub command_time: Duration,
     /// Time for the whole of one message's data.
     pub data_time: Duration,
-    /// Least average octets a second while data comes, judged after the first 30 s.
+    /// Least average octets a second while data comes, judged after `data_grace`.
     pub data_rate: usize,
+    /// How long data may come as slowly as it likes before its rate is judged.
+    pub data_grace: Duration,
 }
 
 /// What the shell has to do next.
@@ -487,7 +491,7 @@ impl Session {
                     self.tally.commands_before_login += 1;
                 }
                 match line {
-                    _ if self.tally.commands_before_login > COMMANDS_BEFORE_LOGIN => {
+                    _ if self.tally.commands_before_login > self.terms.commands_before_login => {
                         self.end(reply::too_many_commands(), Ending::Expelled)
                     }
                     Line::Whole(text) => self.command(at, &text, now),
@@ -523,12 +527,15 @@ impl Terms {
             auth_bytes: 0,
             line_bytes: 0,
             errors: 0,
+            commands_before_login: 0,
             auth_failures: 0,
             auth_delay: Duration::ZERO,
+            auth_delay_longest: Duration::ZERO,
             command_time_unauthenticated: Duration::ZERO,
             command_time: Duration::ZERO,
             data_time: Duration::ZERO,
             data_rate: 0,
+            data_grace: Duration::ZERO,
         }
     }
 }
@@ -550,8 +557,10 @@ mod tests {
             auth_bytes: 512,
             line_bytes: 1000,
             errors: 10,
+            commands_before_login: 100,
             auth_failures: 3,
             auth_delay: Duration::from_secs(1),
+            auth_delay_longest: Duration::from_secs(60),
             command_time_unauthenticated: Duration::from_secs(60),
             command_time: Duration::from_secs(300),
             data_time: Duration::from_secs(600),
@@ -686,7 +695,7 @@ mod tests {
     #[test]
     fn a_client_that_never_logs_in_is_heard_for_so_many_commands() {
         let mut talk = Talk::new();
-        for n in 0..COMMANDS_BEFORE_LOGIN {
+        for n in 0..terms().commands_before_login {
             assert!(matches!(talk.hear(b"NOOP\r\n"), Step::Read), "{n}");
         }
         assert!(talk.last().starts_with("250 2.0.0 "));
@@ -763,7 +772,7 @@ mod tests {
     #[test]
     fn commands_before_a_login_are_bounded() {
         let mut talk = Talk::new();
-        assert!(matches!(talk.hear(&b"NOOP\r\n".repeat(COMMANDS_BEFORE_LOGIN)), Step::Read));
+        assert!(matches!(talk.hear(&b"NOOP\r\n".repeat(terms().commands_before_login)), Step::Read));
         assert!(matches!(talk.hear(b"NOOP\r\n"), Step::Close));
         assert!(talk.last().starts_with("421 4.7.0 "));
     }

@@ -7,7 +7,7 @@
 //! Refuses: whatever is out of order (503), before TLS or a login (530), or over a bound.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::command::{self, Command, CommandError, Mail};
 use super::data::MailData;
@@ -21,9 +21,6 @@ use super::reply::{self, Refusal, Reply};
 use super::sasl::{self, Exchange, Mechanism, Turn};
 use super::session::{Answer, Ending, Question, Session, UNKEPT, Unkept};
 use crate::mail::{Envelope, Login, Mailbox};
-
-/// The delay of a refused login grows no further than this.
-const AUTH_DELAY_LONGEST: Duration = Duration::from_secs(60);
 
 const WANT_EHLO: &str = "Send EHLO first";
 const WANT_MAIL: &str = "Send MAIL first";
@@ -370,7 +367,8 @@ impl Session {
         }
         let doublings = u32::try_from(self.tally.auth_failures).unwrap_or(u32::MAX);
         self.tally.auth_failures += 1;
-        let delay = self.terms.auth_delay.saturating_mul(2_u32.saturating_pow(doublings)).min(AUTH_DELAY_LONGEST);
+        let delay = self.terms.auth_delay.saturating_mul(2_u32.saturating_pow(doublings));
+        let delay = delay.min(self.terms.auth_delay_longest);
         let refusal =
             if self.tally.auth_failures >= self.terms.auth_failures { reply::too_many_logins() } else { refusal };
         Phase::Penalised(Box::new(Penalised { helo, until: heard + delay, refusal }))

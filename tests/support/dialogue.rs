@@ -86,12 +86,15 @@ pub fn terms(listener: &str) -> Terms {
         auth_bytes: 1500,
         line_bytes: 1000,
         errors: 10,
+        commands_before_login: 100,
         auth_failures: 3,
         auth_delay: Duration::from_secs(1),
+        auth_delay_longest: Duration::from_secs(60),
         command_time_unauthenticated: Duration::from_secs(60),
         command_time: Duration::from_secs(300),
         data_time: Duration::from_secs(600),
         data_rate: 100,
+        data_grace: Duration::from_secs(30),
     }
 }
 
@@ -183,6 +186,9 @@ fn set(terms: &mut Terms, setting: &str) {
         "errors" => terms.errors = number,
         "auth_failures" => terms.auth_failures = number,
         "auth_delay" => terms.auth_delay = time,
+        "auth_delay_longest" => terms.auth_delay_longest = time,
+        "commands_before_login" => terms.commands_before_login = number,
+        "data_grace" => terms.data_grace = time,
         "command_time_unauthenticated" => terms.command_time_unauthenticated = time,
         "command_time" => terms.command_time = time,
         "data_time" => terms.data_time = time,

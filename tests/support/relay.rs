@@ -269,12 +269,15 @@ pub fn terms() -> Terms {
         auth_bytes: 12288,
         line_bytes: 2000,
         errors: 20,
+        commands_before_login: 100,
         auth_failures: 3,
         auth_delay: Duration::from_millis(1),
+        auth_delay_longest: Duration::from_secs(60),
         command_time_unauthenticated: PATIENCE,
         command_time: PATIENCE,
         data_time: PATIENCE,
         data_rate: 1,
+        data_grace: Duration::from_secs(30),
     }
 }
 

@@ -123,6 +123,7 @@ impl Demo {
             certificates: Some(certificates),
             tenants: Some(declared),
             metrics: Metrics::install()?,
+            source: None,
         };
         let house = House::build(settings.clone(), surroundings).await.map_err(not_built)?;
         let [submission, implicit] = house.addresses().try_into().map_err(|_| Failure::because("no listeners"))?;

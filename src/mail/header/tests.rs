@@ -8,7 +8,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 
-const LIMITS: HeaderLimits = HeaderLimits { bytes: 256 * 1024, fields: 500 };
+const LIMITS: HeaderLimits = HeaderLimits { bytes: 256 * 1024, fields: 500, line: 998 };
 const ADDITIONS: Additions<'static> = Additions {
     trace: "Received: from c.example by relay.example; Fri, 01 May 2026 09:15:02 +0000\r\n",
     date: "Fri, 01 May 2026 09:15:02 +0000",
@@ -80,9 +80,9 @@ fn header_sections_that_are_refused_and_why() {
         (b"From: a\r\n\r\r\n\r\n", Control(2)),
         (b"From: a\r", Control(1)),
         (b"\n", Control(1)),
-        (long999.as_bytes(), LineTooLong(1)),
-        (folded999.as_bytes(), LineTooLong(2)),
-        (unended.as_bytes(), LineTooLong(1)),
+        (long999.as_bytes(), LineTooLong(1, 998)),
+        (folded999.as_bytes(), LineTooLong(2, 998)),
+        (unended.as_bytes(), LineTooLong(1, 998)),
     ];
     for (message, error) in cases {
         assert_eq!(scan(message).err(), Some(error.clone()), "{:?}", String::from_utf8_lossy(message));
@@ -93,12 +93,16 @@ fn header_sections_that_are_refused_and_why() {
 fn the_limits_of_a_section_are_exact() {
     let message = Bytes::from_static(b"A: 1\r\n b\r\nB: 2\r\n\r\nbody body body");
     let whole = 6 + 4 + 6 + 2;
-    let with = |bytes, fields| HeaderSection::scan(message.clone(), HeaderLimits { bytes, fields }).map(|_| ());
+    let scan = |limits| HeaderSection::scan(message.clone(), limits).map(|_| ());
+    let with = |bytes, fields| scan(HeaderLimits { bytes, fields, line: 998 });
     assert_eq!(with(whole, 2), Ok(()));
     for bytes in 0..whole {
         assert_eq!(with(bytes, 2), Err(HeaderError::TooLarge(bytes)));
     }
     assert_eq!(with(whole, 1), Err(HeaderError::TooMany(1)));
+    let with_lines = |line| scan(HeaderLimits { bytes: whole, fields: 2, line });
+    assert_eq!(with_lines(4), Ok(()));
+    assert_eq!(with_lines(3), Err(HeaderError::LineTooLong(1, 3)));
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! Which settings differ between two readings: a reload can follow those of `[limits]` alone.
+//!
+//! Every field is named here; the compiler tells of one that is not.
+
+use super::{Admin, Aws, CertificateFiles, Events, Limits, Log, Settings};
+
+macro_rules! differing {
+    ($old:expr, $new:expr, $group:ident, $section:literal, $($key:ident),+ $(,)?) => {{
+        let $group { $($key),+ } = $old;
+        [$((concat!($section, stringify!($key)), *$key != $new.$key)),+]
+            .into_iter()
+            .filter_map(|(key, differs)| differs.then_some(key))
+    }};
+}
+
+impl Settings {
+    /// The keys of `[limits]` that `new` has otherwise.
+    pub fn changed_limits(&self, new: &Self) -> Vec<&'static str> {
+        differing!(
+            &self.limits,
+            new.limits,
+            Limits,
+            "limits.",
+            message_bytes,
+            header_bytes,
+            header_fields,
+            line_bytes,
+            recipients,
+            received_hops,
+            memory_bytes,
+            memory_wait_seconds,
+            call_bytes,
+            call_wait_seconds,
+            calls_per_message,
+            connections,
+            refusals,
+            connections_per_ip,
+            connections_per_tenant,
+            handshakes,
+            messages_per_connection,
+            command_bytes,
+            auth_bytes,
+            errors,
+            commands_before_login,
+            auth_failures,
+            auth_delay_seconds,
+            auth_delay_longest_seconds,
+            auth_verifications,
+            auth_wait_seconds,
+            auth_cache_entries,
+            auth_cache_seconds,
+            proxy_seconds,
+            handshake_seconds,
+            command_seconds,
+            command_seconds_unauthenticated,
+            data_seconds,
+            data_rate_bytes_per_second,
+            data_grace_seconds,
+            write_seconds,
+            linger_seconds,
+            drain_seconds,
+        )
+        .collect()
+    }
+
+    /// The other keys that `new` has otherwise, all of which need a restart; `listener` for any of a
+    /// listener's.
+    pub fn changed_beside_limits(&self, new: &Self) -> Vec<&'static str> {
+        let Self {
+            hostname,
+            data_dir,
+            tenants_file,
+            node,
+            listeners,
+            tls,
+            limits: _,
+            aws,
+            events,
+            admin,
+            log,
+            places: _,
+        } = self;
+        let top = [
+            ("hostname", *hostname != new.hostname),
+            ("data_dir", *data_dir != new.data_dir),
+            ("tenants_file", *tenants_file != new.tenants_file),
+            ("node", *node != new.node),
+            ("listener", *listeners != new.listeners),
+        ];
+        let tls = differing!(tls, new.tls, CertificateFiles, "tls.", certificate_file, private_key_file);
+        let aws = differing!(
+            aws,
+            new.aws,
+            Aws,
+            "aws.",
+            region,
+            ses_endpoint_url,
+            sqs_endpoint_url,
+            calls_in_flight,
+            bytes_in_flight,
+            call_seconds,
+            large_call_seconds,
+            call_wait_seconds,
+        );
+        let events = differing!(
+            events,
+            new.events,
+            Events,
+            "events.",
+            queue_url,
+            pollers,
+            wait_seconds,
+            ledger_days,
+            counter_days,
+        );
+        let admin = differing!(admin, new.admin, Admin, "admin.", address, allow_insecure);
+        let log = differing!(log, new.log, Log, "log.", format, recipients, level);
+        let top = top.into_iter().filter_map(|(key, differs)| differs.then_some(key));
+        top.chain(tls).chain(aws).chain(events).chain(admin).chain(log).collect()
+    }
+}
