@@ -397,6 +397,40 @@ async fn a_panic_in_one_connection_ends_that_connection_alone() {
 // ---------------------------------------------------------------------------------------------
 // Logins
 
+/// What the session refuses without asking anybody: response, username and reason in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_can_only_be_wrong_is_logged_and_shows_no_secret() {
+    use base64::Engine as _;
+    let stand = Stand::start().await;
+    let (user, long) = (stand.username("app"), "n".repeat(256));
+    let cases = [
+        (format!("boss\0{user}\0{SECRET}"), user.as_str(), "authorisation identity"),
+        (format!("\0\0{SECRET}"), "", "username is empty"),
+        (format!("\0{user}\0"), &user, "secret is empty"),
+        (format!("\0{long}\0{SECRET}"), &long[..64], "username is longer than 255"),
+        (format!("\0{user}\0{}", SECRET.repeat(50)), &user, "secret is longer than 1024"),
+    ];
+    for (response, username, reason) in cases {
+        let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+        client.say("EHLO client.example").await;
+        let response = base64::engine::general_purpose::STANDARD.encode(response);
+        assert!(client.say(&format!("AUTH PLAIN {response}")).await.starts_with("535 5.7.8 "), "{reason}");
+        let lines = journal().lines("login_refused", "peer", &client.local.to_string());
+        assert_eq!(lines.len(), 1, "{reason}");
+        assert_eq!((&lines[0]["credential"], &lines[0]["blame"]), (&username.into(), &"client".into()));
+        assert!(lines[0]["reason"].as_str().unwrap().contains(reason), "{reason}: {}", lines[0]);
+        assert!(journal().all("peer", &client.local.to_string()).iter().all(|line| !line.to_string().contains(SECRET)));
+    }
+    // One session's attempts, sent in one go: a line each, and the one too many ends it.
+    let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+    client.say("EHLO client.example").await;
+    client.write(b"AUTH PLAIN AABw\r\nAUTH PLAIN AABw\r\nAUTH PLAIN AABw\r\n").await;
+    for expected in [535, 535, 421] {
+        assert_eq!(code(&client.reply().await), expected);
+    }
+    assert_eq!(journal().lines("login_refused", "peer", &client.local.to_string()).len(), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refused_login_hears_the_same_words() {
     let mut stand = Stand::start().await;
