@@ -432,15 +432,22 @@ pub fn recipient_suppressed(
         .blamed(Blame::Client);
 }
 
-/// `recipient_deferred`: a fault of ours at RCPT.
-pub fn recipient_deferred(session: SessionId, login: &Login, recipient: &Mailbox, reply: &Reply, reason: &str) {
+/// `recipient_deferred`: a fault of ours at RCPT, or a login that no longer stands.
+pub fn recipient_deferred(
+    session: SessionId,
+    login: &Login,
+    recipient: &Mailbox,
+    reply: &Reply,
+    reason: &str,
+    blame: Blame,
+) {
     Line::new("recipient_deferred")
         .shown("session", session)
         .login(login)
         .list("recipients", std::iter::once(shown(recipient)))
         .reply(reply)
         .text("reason", reason)
-        .blamed(Blame::Us);
+        .blamed(blame);
 }
 
 // ---------------------------------------------------------------------------------------------

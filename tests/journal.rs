@@ -138,7 +138,9 @@ impl Scene {
         for stream in [None, Some(&self.stream)] {
             journal::recipient_suppressed(self.session, &self.login, stream, &self.recipients[0], &self.hard);
         }
-        journal::recipient_deferred(self.session, &self.login, &self.recipients[0], &self.soft, text);
+        for blame in [Blame::Client, Blame::Upstream, Blame::Us] {
+            journal::recipient_deferred(self.session, &self.login, &self.recipients[0], &self.soft, text, blame);
+        }
     }
 
     fn tell_of_messages(&self) {

@@ -346,6 +346,46 @@ async fn sender_and_recipient_are_judged_at_their_commands() {
     assert_eq!(code(&client.say("RCPT TO:<a@example.com>").await), 250);
 }
 
+/// What was taken away is nobody's fault but the login's; what points nowhere is the operator's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_is_blamed_on_whose_it_is() {
+    let mut stand = Stand::start().await;
+    let mut open = [stand.client("bound").await, stand.client("bound").await, stand.client("bound").await];
+    assert_eq!(code(&open[1].say(&format!("MAIL FROM:<{}>", stand.sender())).await), 250);
+    assert!(open[2].envelope(&stand.sender(), &["one@example.com"]).await.iter().all(|reply| code(reply) == 250));
+    suppress(&stand, "two@example.com", SuppressionReason::Bounce).await;
+
+    // The stream that the credential is bound to is gone: at MAIL, at RCPT, after DATA.
+    let stream = stand.tenant.streams.remove(&"transactional".parse().unwrap()).unwrap();
+    stand.tenant.default_stream = "marketing".parse().unwrap();
+    stand.publish();
+    for reply in [
+        open[0].say(&format!("MAIL FROM:<{}>", stand.sender())).await,
+        open[1].say("RCPT TO:<two@example.com>").await,
+        {
+            open[2].data(&stand.message("")).await;
+            open[2].reply().await
+        },
+    ] {
+        assert!(reply.starts_with("451 "), "{reply}");
+    }
+    for event in ["sender_refused", "recipient_deferred", "message_refused"] {
+        let lines = journal().lines(event, "tenant", &stand.name);
+        assert_eq!((lines.len(), &lines[0]["blame"]), (1, &"us".into()), "{event}: {lines:?}");
+    }
+
+    // The credential is gone, in the middle of a transaction.
+    stand.tenant.streams.insert(stream.id.clone(), stream);
+    stand.publish();
+    stand.credentials.clear();
+    stand.publish();
+    let reply = open[1].say("RCPT TO:<one@example.com>").await;
+    assert!(reply.starts_with("421 "), "{reply}");
+    let lines = journal().lines("recipient_deferred", "tenant", &stand.name);
+    assert_eq!((lines.len(), &lines[1]["blame"], &lines[1]["code"]), (2, &"client".into(), &421.into()), "{lines:?}");
+    assert_eq!(lines[1]["recipients"], serde_json::json!(["example.com"]));
+}
+
 // ---------------------------------------------------------------------------------------------
 // Clients that go, mailers that hang
 

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::alarm::words;
-use super::answer::Turned;
+use super::answer::{Turned, blame_of};
 use super::join::{Joined, go_on_after, join};
 use super::memory::{Share, Short};
 use super::trace::Trace;
@@ -324,7 +324,8 @@ impl Stopped {
 
     fn decided(stop: &decide::Stop) -> Self {
         let refusal = wording::stopped(stop);
-        Self { reason: format!("{}: {}", stop.reason().name(), refusal.reply().text()), refusal, blame: Blame::Client }
+        let reason = format!("{}: {}", stop.reason().name(), refusal.reply().text());
+        Self { reason, refusal, blame: blame_of(stop.reason()) }
     }
 
     fn ours(refusal: Refusal, reason: String) -> Self {
