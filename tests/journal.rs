@@ -164,7 +164,7 @@ impl Scene {
         journal::message_refused(&Verdict { stream: None, ..verdict.clone() }, text, Blame::Upstream, &[text], 1);
         journal::message_refused(&Verdict { reply: &self.soft, ..verdict }, text, Blame::Us, &[], 0);
         journal::recipient_relayed(self.session, self.message, &self.login, &self.stream, &self.recipients, text);
-        journal::recipient_refused(self.session, self.message, &self.login, &self.stream, &self.recipients, text);
+        journal::recipient_refused(self.session, self.message, &self.login, &self.stream, &self.recipients[0], text);
         journal::upstream_alarm(None, None, text, text);
         journal::upstream_alarm(Some(&self.login.tenant), Some(&self.stream), text, text);
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bulkhead::adapters::tls::self_signed;
-use bulkhead::policy::tenant::{Pause, Suppression, SuppressionReason};
+use bulkhead::policy::tenant::{FanOut, Pause, Suppression, SuppressionReason};
 use bulkhead::relay::Limits;
 use bulkhead::store::directory::{Directory, Fault};
 use bulkhead::store::{Key, suppressions};
@@ -161,6 +161,29 @@ async fn the_replies_to_partial_results() {
     // The same again within the minute is no news.
     client.send(&stand.sender(), &["denied-2@example.com"], &stand.message("")).await;
     assert_eq!(journal().lines("upstream_alarm", "tenant", &stand.name).len(), 3);
+}
+
+/// A call that is refused for good is refused for each of its recipients, and each has its line.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_recipient_of_a_refused_batch_has_its_own_line() {
+    let mut stand = Stand::start().await;
+    for stream in stand.tenant.streams.values_mut() {
+        stream.fan_out = FanOut::Batch;
+    }
+    stand.publish();
+    let mut client = stand.client("app").await;
+    let mut to: Vec<String> = (0..50).map(|n| format!("good{n}@example.com")).collect();
+    // The first of the second call says what becomes of it. Domains tell them apart in the log.
+    to.extend((0..12).map(|n| format!("refused-{n}@d{n}.example")));
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let reply = client.send(&stand.sender(), &to, &stand.message("")).await;
+    assert!(reply.starts_with("250 2.0.0 Ok ") && reply.ends_with(" 50 recipients\r\n"), "{reply}");
+    assert_eq!(stand.ses.calls().iter().map(|call| call.recipients.len()).collect::<Vec<_>>(), [50, 12]);
+    let verdicts = stand.verdicts();
+    let lines = journal().lines("recipient_refused", "message", verdicts[0]["message"].as_str().unwrap());
+    let told: Vec<_> = lines.iter().map(|line| line["recipients"].clone()).collect();
+    assert_eq!(told, (0..12).map(|n| serde_json::json!([format!("d{n}.example")])).collect::<Vec<_>>());
+    assert!(lines.iter().all(|line| line["reason"].as_str().unwrap().contains("control or whitespace")), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

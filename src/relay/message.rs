@@ -295,7 +295,9 @@ fn conclude(shipment: &Shipment, mut record: Record) -> Result<Receipt, Refusal>
     match joined {
         Joined::Taken { refused, .. } => {
             for (at, recipients) in refused.iter().filter_map(|at| Some((*at, shipment.calls.get(*at)?))) {
-                record.recipients_refused(&shipment.stream, recipients, outcome(at).map_or("", words));
+                for recipient in recipients {
+                    record.recipient_refused(&shipment.stream, recipient, outcome(at).map_or("", words));
+                }
             }
             match record.receipt(shipment.calls.len()) {
                 Some(receipt) => {
@@ -451,8 +453,8 @@ impl Record {
         journal::recipient_relayed(self.session, self.id, &self.login, stream, recipients, taken.ses_id());
     }
 
-    fn recipients_refused(&self, stream: &StreamId, recipients: &[Mailbox], reason: &str) {
-        journal::recipient_refused(self.session, self.id, &self.login, stream, recipients, reason);
+    fn recipient_refused(&self, stream: &StreamId, recipient: &Mailbox, reason: &str) {
+        journal::recipient_refused(self.session, self.id, &self.login, stream, recipient, reason);
     }
 
     fn relayed(mut self, receipt: &Receipt, notes: &[String]) {
