@@ -7,14 +7,15 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bulkhead::adapters::tls::self_signed;
+use bulkhead::adapters::tls::{Certificates, self_signed};
 use bulkhead::policy::tenant::{FanOut, Pause, Suppression, SuppressionReason};
 use bulkhead::relay::Limits;
 use bulkhead::store::directory::{Directory, Fault};
 use bulkhead::store::{Key, suppressions};
+use bulkhead::time::{Clock, Timestamp};
 use bulkhead::upstream::Call;
 use support::{Client, PASSWORD, SECRET, Stand, chosen, code, credential, hash, journal, limits, long_ago, soon};
 
@@ -805,6 +806,76 @@ async fn a_broken_handshake_is_logged_and_ends_that_connection() {
         assert!(client.closed().await);
     }
     assert!(Client::implicit(stand.implicit, &stand.ca).await.is_ok());
+}
+
+/// A clock that goes when it is told to.
+struct Hands {
+    began: std::time::Instant,
+    at: std::sync::Mutex<Duration>,
+    /// How often it was looked at.
+    looks: AtomicUsize,
+}
+
+impl Clock for Hands {
+    fn now(&self) -> Timestamp {
+        Timestamp::parse_rfc3339("2026-06-01T00:00:00Z").unwrap().plus(*self.at.lock().unwrap())
+    }
+    fn instant(&self) -> std::time::Instant {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.began + *self.at.lock().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_nobody_renews_is_warned_of_every_day() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    journal();
+    let mut params = rcgen::CertificateParams::new(vec!["relay.example".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2026, 6, 15);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate_file, key_file) = (dir.path().join("relay.pem"), dir.path().join("relay.key"));
+    std::fs::write(&certificate_file, params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    let file = certificate_file.display().to_string();
+    let told = || journal().lines("certificate_ends", "file", &file);
+
+    let hands = Arc::new(Hands {
+        began: std::time::Instant::now(),
+        at: std::sync::Mutex::default(),
+        looks: AtomicUsize::new(0),
+    });
+    let certificates =
+        Arc::new(Certificates::load(&certificate_file, &key_file, Arc::clone(&hands) as Arc<dyn Clock>).unwrap());
+    let drain = tokio_util::sync::CancellationToken::new();
+    let watch = tokio::spawn(Arc::clone(&certificates).watch(Duration::from_millis(1), drain.clone()));
+    assert_eq!(told().len(), 0, "fourteen days are no news");
+    // Day after day, to the day after its end.
+    for day in 1..=15 {
+        *hands.at.lock().unwrap() += DAY;
+        support::soon("the day's warning", async {
+            while told().len() < day {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    // Less than a day later nothing is said again, however often the watch looks.
+    *hands.at.lock().unwrap() += DAY - Duration::from_secs(1);
+    let before = hands.looks.load(Ordering::Relaxed);
+    support::soon("the watch's looks", async {
+        while hands.looks.load(Ordering::Relaxed) < before + 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drain.cancel();
+    watch.await.unwrap();
+    let lines = told();
+    assert_eq!(lines.len(), 15);
+    let reasons: Vec<_> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    assert_ne!(reasons.first(), reasons.last(), "an end that is over is told as such");
+    assert!(lines.iter().all(|line| line["expires"] == "2026-06-15T00:00:00.000Z"), "{lines:?}");
 }
 
 // ---------------------------------------------------------------------------------------------
