@@ -72,6 +72,27 @@ async fn a_message_goes_through_on_starttls_and_on_implicit_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_goes_through_over_ipv6() {
+    let stand = Stand::start().await;
+    let Some(six) = stand.six else {
+        eprintln!("NOT TESTED: this machine has no IPv6 loopback address, so nothing was sent over IPv6");
+        return;
+    };
+    let mut client = Client::starttls(six, &stand.ca).await;
+    assert!(client.local.is_ipv6() && six.is_ipv6());
+    assert_eq!(code(&client.login(&stand.username("app"), SECRET).await), 235);
+    let reply = client.send(&stand.sender(), &["one@example.com"], &stand.message("")).await;
+    assert_eq!(reply, "250 2.0.0 Ok ses-0\r\n");
+    let sent = raw(&stand.ses.calls()[0]).replace("\r\n\t", " ");
+    assert!(sent.starts_with("Received: from client.example "), "{sent}");
+    let verdict = stand.verdicts().pop().unwrap();
+    assert_eq!((&verdict["event"], &verdict["peer"]), (&"message_relayed".into(), &client.local.to_string().into()));
+    let opened = journal().lines("session_opened", "peer", &client.local.to_string());
+    assert_eq!(opened[0]["listener"], six.to_string());
+    assert_eq!(code(&client.say("QUIT").await), 221);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fifty_recipients_one_suppressed_make_forty_nine_calls() {
     let stand = Stand::start().await;
     suppress(&stand, "R7@Example.com", SuppressionReason::Bounce).await;
