@@ -263,10 +263,11 @@ impl House {
         health.drain();
         drain.cancel();
         let limits = &settings.limits;
-        let drained = Instant::now() + limits.drain_seconds + limits.linger_seconds + RELAY_SLACK;
+        let now = || Instant::from_std(MachineClock.instant());
+        let drained = now() + limits.drain_seconds + limits.linger_seconds + RELAY_SLACK;
         // A relay that panicked has abandoned all it had.
         let abandoned = ended_by(drained, relay).await.unwrap_or_default();
-        let over = Instant::now() + LAST_WORDS;
+        let over = now() + LAST_WORDS;
         events.cancel();
         ended_by(over - STORE_WORDS, ingest).await;
         ended_by(over - STORE_WORDS, janitor).await;
