@@ -169,7 +169,7 @@ fn decisions(bencher: Bencher<'_, '_>) {
     let section = HeaderSection::scan(Bytes::from(message(500)), LIMITS).unwrap();
     let (originators, wishes) = (section.originators().unwrap(), section.wishes().unwrap());
     bencher.bench(|| {
-        divan::black_box(decide::sender(&tenant, &login, &from).into_result().unwrap());
+        divan::black_box(decide::sender(&tenant, &login, &from).into_result()).unwrap();
         divan::black_box(decide::message(&tenant, &login, &originators, &wishes).into_result().unwrap().id.clone())
     });
 }

@@ -23,6 +23,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::clock::{MachineClock, MachineRandom};
@@ -53,8 +54,25 @@ const CERTIFICATE_LOOK: Duration = Duration::from_secs(10);
 const STORE_LOOK: Duration = Duration::from_millis(500);
 /// How often metrics are folded together.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-/// Time for each of ingest, admin and control to end once the relay has.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+// How long a stop may take, whatever hangs. With the defaults, in seconds:
+//
+//   limits.drain_seconds    20     what is under way at the relay
+//   limits.linger_seconds    2     its last replies
+//   RELAY_SLACK              0.5   its connections are cut
+//   LAST_WORDS               5     ingest, admin, control (the first 2), the store (the rest, 3 at least)
+//   RUNTIME_END              1     tasks and threads that nobody waits for
+//                           28.5   under the 30 that supervisors commonly grant before they kill
+//
+// What is cut short loses nothing that anybody was promised: events come again from the queue, and
+// the store is left as a crash would leave it.
+/// Time for the relay to end beyond `limits.drain_seconds` and `limits.linger_seconds`.
+const RELAY_SLACK: Duration = Duration::from_millis(500);
+/// Time for all that comes after the relay.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How much of that is kept for the store.
+const STORE_WORDS: Duration = Duration::from_secs(3);
+/// Time for the runtime to end once the house has, for whoever owns the runtime.
+pub const RUNTIME_END: Duration = Duration::from_secs(1);
 /// Descriptors beside one for each connection: store, calls to AWS, admin.
 const OTHER_DESCRIPTORS: u64 = 512;
 /// Octets at the end of a line, which limits.line_bytes counts and a field's text does not have.
@@ -286,16 +304,20 @@ impl House {
         };
         health.drain();
         drain.cancel();
-        // Bounded by limits.drain_seconds. A relay that panicked has abandoned all it had.
-        let abandoned = relay.await.unwrap_or_default();
+        let limits = &settings.limits;
+        let now = || Instant::from_std(MachineClock.instant());
+        let drained = now() + limits.drain_seconds + limits.linger_seconds + RELAY_SLACK;
+        // A relay that panicked has abandoned all it had.
+        let abandoned = ended_by(drained, relay).await.unwrap_or_default();
+        let over = now() + LAST_WORDS;
         events.cancel();
-        within(LAST_WORDS, ingest).await;
-        within(LAST_WORDS, janitor).await;
+        ended_by(over - STORE_WORDS, ingest).await;
+        ended_by(over - STORE_WORDS, janitor).await;
         last.cancel();
-        within(LAST_WORDS, control).await;
-        within(LAST_WORDS, server).await;
+        ended_by(over - STORE_WORDS, control).await;
+        ended_by(over - STORE_WORDS, server).await;
         // It waits for the writer thread; a panic in there ends with the process.
-        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+        ended_by(over, tokio::task::spawn_blocking(move || store.close())).await;
         journal::relay_stopped(abandoned);
         ending
     }
@@ -346,11 +368,16 @@ async fn upstream(settings: &Settings, credentials: Credentials) -> (Arc<dyn Mai
     }
 }
 
-/// Waits for a task, but not for ever.
-async fn within<T>(time: Duration, task: JoinHandle<T>) {
+/// What a task that ends by `deadline` gives; `None` if it panicked or was aborted then. A task that
+/// has ended gives its result however late it is.
+async fn ended_by<T>(deadline: Instant, task: JoinHandle<T>) -> Option<T> {
     let abort = task.abort_handle();
-    if tokio::time::timeout(time, task).await.is_err() {
-        abort.abort();
+    match tokio::time::timeout_at(deadline, task).await {
+        Ok(ended) => ended.ok(),
+        Err(_) => {
+            abort.abort();
+            None
+        }
     }
 }
 
@@ -531,6 +558,35 @@ fn relay_options(settings: &Settings) -> relay::Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stop_with_the_defaults_takes_less_than_thirty_seconds_whatever_hangs() {
+        let settings = config::load(None, std::iter::empty()).unwrap();
+        let limits = &settings.limits;
+        let longest = limits.drain_seconds + limits.linger_seconds + RELAY_SLACK + LAST_WORDS + RUNTIME_END;
+        assert_eq!(longest, Duration::from_millis(28_500), "the sum at the head of this file");
+        assert!(longest < Duration::from_secs(30));
+        assert!(STORE_WORDS < LAST_WORDS);
+        let own = relay::Limits::default();
+        assert_eq!((own.drain_time, own.linger_time), (limits.drain_seconds, limits.linger_seconds));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_that_hang_share_one_deadline() {
+        let began = Instant::now();
+        let over = began + LAST_WORDS;
+        for _ in 0..4 {
+            let hanging = tokio::spawn(std::future::pending::<()>());
+            assert_eq!(ended_by(over - STORE_WORDS, hanging).await, None);
+        }
+        assert_eq!(began.elapsed(), LAST_WORDS - STORE_WORDS);
+        assert_eq!(ended_by(over, tokio::spawn(std::future::pending::<()>())).await, None);
+        assert_eq!(began.elapsed(), LAST_WORDS);
+        // One that has ended is not called late.
+        let done = tokio::spawn(std::future::ready(7));
+        tokio::task::yield_now().await;
+        assert_eq!(ended_by(began, done).await, Some(7));
+    }
 
     /// A setting that is read and then forgotten would be a promise without effect.
     #[test]

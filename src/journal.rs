@@ -452,15 +452,22 @@ pub fn recipient_suppressed(
         .blamed(Blame::Client);
 }
 
-/// `recipient_deferred`: a fault of ours at RCPT.
-pub fn recipient_deferred(session: SessionId, login: &Login, recipient: &Mailbox, reply: &Reply, reason: &str) {
+/// `recipient_deferred`: a fault of ours at RCPT, or a login that no longer stands.
+pub fn recipient_deferred(
+    session: SessionId,
+    login: &Login,
+    recipient: &Mailbox,
+    reply: &Reply,
+    reason: &str,
+    blame: Blame,
+) {
     Line::new("recipient_deferred")
         .shown("session", session)
         .login(login)
         .list("recipients", std::iter::once(shown(recipient)))
         .reply(reply)
         .text("reason", reason)
-        .blamed(Blame::Us);
+        .blamed(blame);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -565,23 +572,23 @@ pub fn recipient_relayed(
         .write(Level::Info);
 }
 
-/// `recipient_refused`: SES took the message for others and will never take it for these.
+/// `recipient_refused`: SES took the message for others and will never take it for this one. One
+/// line a recipient, however many shared the refused call.
 pub fn recipient_refused(
     session: SessionId,
     message: MessageId,
     login: &Login,
     stream: &StreamId,
-    recipients: &[Mailbox],
+    recipient: &Mailbox,
     reason: &str,
 ) {
-    counter!("bulkhead_recipients_refused_total").increment(count(recipients.len()));
+    counter!("bulkhead_recipients_refused_total").increment(1);
     Line::new("recipient_refused")
         .shown("session", session)
         .shown("message", message)
         .login(login)
         .shown("stream", stream)
-        .list("recipients", recipients.iter().map(shown))
-        .number("recipient_count", count(recipients.len()))
+        .list("recipients", std::iter::once(shown(recipient)))
         .text("reason", reason)
         .blamed(Blame::Upstream);
 }

@@ -141,7 +141,9 @@ impl Scene {
         for stream in [None, Some(&self.stream)] {
             journal::recipient_suppressed(self.session, &self.login, stream, &self.recipients[0], &self.hard);
         }
-        journal::recipient_deferred(self.session, &self.login, &self.recipients[0], &self.soft, text);
+        for blame in [Blame::Client, Blame::Upstream, Blame::Us] {
+            journal::recipient_deferred(self.session, &self.login, &self.recipients[0], &self.soft, text, blame);
+        }
     }
 
     fn tell_of_messages(&self) {
@@ -165,7 +167,7 @@ impl Scene {
         journal::message_refused(&Verdict { stream: None, ..verdict.clone() }, text, Blame::Upstream, &[text], 1);
         journal::message_refused(&Verdict { reply: &self.soft, ..verdict }, text, Blame::Us, &[], 0);
         journal::recipient_relayed(self.session, self.message, &self.login, &self.stream, &self.recipients, text);
-        journal::recipient_refused(self.session, self.message, &self.login, &self.stream, &self.recipients, text);
+        journal::recipient_refused(self.session, self.message, &self.login, &self.stream, &self.recipients[0], text);
         journal::upstream_alarm(None, None, text, text);
         journal::upstream_alarm(Some(&self.login.tenant), Some(&self.stream), text, text);
     }

@@ -7,14 +7,15 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bulkhead::adapters::tls::self_signed;
-use bulkhead::policy::tenant::{Pause, Suppression, SuppressionReason};
+use bulkhead::adapters::tls::{Certificates, self_signed};
+use bulkhead::policy::tenant::{FanOut, Pause, Suppression, SuppressionReason};
 use bulkhead::relay::Limits;
 use bulkhead::store::directory::{Directory, Fault};
 use bulkhead::store::{Key, suppressions};
+use bulkhead::time::{Clock, Timestamp};
 use bulkhead::upstream::Call;
 use support::{Client, PASSWORD, SECRET, Stand, chosen, code, credential, hash, journal, limits, long_ago, soon};
 
@@ -68,6 +69,27 @@ async fn a_message_goes_through_on_starttls_and_on_implicit_tls() {
     }
     let verdicts = stand.verdicts();
     assert_eq!(verdicts.len(), 2, "{verdicts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_goes_through_over_ipv6() {
+    let stand = Stand::start().await;
+    let Some(six) = stand.six else {
+        eprintln!("NOT TESTED: this machine has no IPv6 loopback address, so nothing was sent over IPv6");
+        return;
+    };
+    let mut client = Client::starttls(six, &stand.ca).await;
+    assert!(client.local.is_ipv6() && six.is_ipv6());
+    assert_eq!(code(&client.login(&stand.username("app"), SECRET).await), 235);
+    let reply = client.send(&stand.sender(), &["one@example.com"], &stand.message("")).await;
+    assert_eq!(reply, "250 2.0.0 Ok ses-0\r\n");
+    let sent = raw(&stand.ses.calls()[0]).replace("\r\n\t", " ");
+    assert!(sent.starts_with("Received: from client.example "), "{sent}");
+    let verdict = stand.verdicts().pop().unwrap();
+    assert_eq!((&verdict["event"], &verdict["peer"]), (&"message_relayed".into(), &client.local.to_string().into()));
+    let opened = journal().lines("session_opened", "peer", &client.local.to_string());
+    assert_eq!(opened[0]["listener"], six.to_string());
+    assert_eq!(code(&client.say("QUIT").await), 221);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,6 +183,29 @@ async fn the_replies_to_partial_results() {
     // The same again within the minute is no news.
     client.send(&stand.sender(), &["denied-2@example.com"], &stand.message("")).await;
     assert_eq!(journal().lines("upstream_alarm", "tenant", &stand.name).len(), 3);
+}
+
+/// A call that is refused for good is refused for each of its recipients, and each has its line.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_recipient_of_a_refused_batch_has_its_own_line() {
+    let mut stand = Stand::start().await;
+    for stream in stand.tenant.streams.values_mut() {
+        stream.fan_out = FanOut::Batch;
+    }
+    stand.publish();
+    let mut client = stand.client("app").await;
+    let mut to: Vec<String> = (0..50).map(|n| format!("good{n}@example.com")).collect();
+    // The first of the second call says what becomes of it. Domains tell them apart in the log.
+    to.extend((0..12).map(|n| format!("refused-{n}@d{n}.example")));
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let reply = client.send(&stand.sender(), &to, &stand.message("")).await;
+    assert!(reply.starts_with("250 2.0.0 Ok ") && reply.ends_with(" 50 recipients\r\n"), "{reply}");
+    assert_eq!(stand.ses.calls().iter().map(|call| call.recipients.len()).collect::<Vec<_>>(), [50, 12]);
+    let verdicts = stand.verdicts();
+    let lines = journal().lines("recipient_refused", "message", verdicts[0]["message"].as_str().unwrap());
+    let told: Vec<_> = lines.iter().map(|line| line["recipients"].clone()).collect();
+    assert_eq!(told, (0..12).map(|n| serde_json::json!([format!("d{n}.example")])).collect::<Vec<_>>());
+    assert!(lines.iter().all(|line| line["reason"].as_str().unwrap().contains("control or whitespace")), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,6 +391,46 @@ async fn sender_and_recipient_are_judged_at_their_commands() {
     assert_eq!(code(&client.say("RCPT TO:<a@example.com>").await), 250);
 }
 
+/// What was taken away is nobody's fault but the login's; what points nowhere is the operator's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_is_blamed_on_whose_it_is() {
+    let mut stand = Stand::start().await;
+    let mut open = [stand.client("bound").await, stand.client("bound").await, stand.client("bound").await];
+    assert_eq!(code(&open[1].say(&format!("MAIL FROM:<{}>", stand.sender())).await), 250);
+    assert!(open[2].envelope(&stand.sender(), &["one@example.com"]).await.iter().all(|reply| code(reply) == 250));
+    suppress(&stand, "two@example.com", SuppressionReason::Bounce).await;
+
+    // The stream that the credential is bound to is gone: at MAIL, at RCPT, after DATA.
+    let stream = stand.tenant.streams.remove(&"transactional".parse().unwrap()).unwrap();
+    stand.tenant.default_stream = "marketing".parse().unwrap();
+    stand.publish();
+    for reply in [
+        open[0].say(&format!("MAIL FROM:<{}>", stand.sender())).await,
+        open[1].say("RCPT TO:<two@example.com>").await,
+        {
+            open[2].data(&stand.message("")).await;
+            open[2].reply().await
+        },
+    ] {
+        assert!(reply.starts_with("451 "), "{reply}");
+    }
+    for event in ["sender_refused", "recipient_deferred", "message_refused"] {
+        let lines = journal().lines(event, "tenant", &stand.name);
+        assert_eq!((lines.len(), &lines[0]["blame"]), (1, &"us".into()), "{event}: {lines:?}");
+    }
+
+    // The credential is gone, in the middle of a transaction.
+    stand.tenant.streams.insert(stream.id.clone(), stream);
+    stand.publish();
+    stand.credentials.clear();
+    stand.publish();
+    let reply = open[1].say("RCPT TO:<one@example.com>").await;
+    assert!(reply.starts_with("421 "), "{reply}");
+    let lines = journal().lines("recipient_deferred", "tenant", &stand.name);
+    assert_eq!((lines.len(), &lines[1]["blame"], &lines[1]["code"]), (2, &"client".into(), &421.into()), "{lines:?}");
+    assert_eq!(lines[1]["recipients"], serde_json::json!(["example.com"]));
+}
+
 // ---------------------------------------------------------------------------------------------
 // Clients that go, mailers that hang
 
@@ -396,6 +481,40 @@ async fn a_panic_in_one_connection_ends_that_connection_alone() {
 
 // ---------------------------------------------------------------------------------------------
 // Logins
+
+/// What the session refuses without asking anybody: response, username and reason in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_can_only_be_wrong_is_logged_and_shows_no_secret() {
+    use base64::Engine as _;
+    let stand = Stand::start().await;
+    let (user, long) = (stand.username("app"), "n".repeat(256));
+    let cases = [
+        (format!("boss\0{user}\0{SECRET}"), user.as_str(), "authorisation identity"),
+        (format!("\0\0{SECRET}"), "", "username is empty"),
+        (format!("\0{user}\0"), &user, "secret is empty"),
+        (format!("\0{long}\0{SECRET}"), &long[..64], "username is longer than 255"),
+        (format!("\0{user}\0{}", SECRET.repeat(50)), &user, "secret is longer than 1024"),
+    ];
+    for (response, username, reason) in cases {
+        let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+        client.say("EHLO client.example").await;
+        let response = base64::engine::general_purpose::STANDARD.encode(response);
+        assert!(client.say(&format!("AUTH PLAIN {response}")).await.starts_with("535 5.7.8 "), "{reason}");
+        let lines = journal().lines("login_refused", "peer", &client.local.to_string());
+        assert_eq!(lines.len(), 1, "{reason}");
+        assert_eq!((&lines[0]["credential"], &lines[0]["blame"]), (&username.into(), &"client".into()));
+        assert!(lines[0]["reason"].as_str().unwrap().contains(reason), "{reason}: {}", lines[0]);
+        assert!(journal().all("peer", &client.local.to_string()).iter().all(|line| !line.to_string().contains(SECRET)));
+    }
+    // One session's attempts, sent in one go: a line each, and the one too many ends it.
+    let mut client = Client::starttls(stand.starttls, &stand.ca).await;
+    client.say("EHLO client.example").await;
+    client.write(b"AUTH PLAIN AABw\r\nAUTH PLAIN AABw\r\nAUTH PLAIN AABw\r\n").await;
+    for expected in [535, 535, 421] {
+        assert_eq!(code(&client.reply().await), expected);
+    }
+    assert_eq!(journal().lines("login_refused", "peer", &client.local.to_string()).len(), 3);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refused_login_hears_the_same_words() {
@@ -734,6 +853,76 @@ async fn a_broken_handshake_is_logged_and_ends_that_connection() {
         assert!(client.closed().await);
     }
     assert!(Client::implicit(stand.implicit, &stand.ca).await.is_ok());
+}
+
+/// A clock that goes when it is told to.
+struct Hands {
+    began: std::time::Instant,
+    at: std::sync::Mutex<Duration>,
+    /// How often it was looked at.
+    looks: AtomicUsize,
+}
+
+impl Clock for Hands {
+    fn now(&self) -> Timestamp {
+        Timestamp::parse_rfc3339("2026-06-01T00:00:00Z").unwrap().plus(*self.at.lock().unwrap())
+    }
+    fn instant(&self) -> std::time::Instant {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.began + *self.at.lock().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_nobody_renews_is_warned_of_every_day() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    journal();
+    let mut params = rcgen::CertificateParams::new(vec!["relay.example".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2026, 6, 15);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate_file, key_file) = (dir.path().join("relay.pem"), dir.path().join("relay.key"));
+    std::fs::write(&certificate_file, params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    let file = certificate_file.display().to_string();
+    let told = || journal().lines("certificate_ends", "file", &file);
+
+    let hands = Arc::new(Hands {
+        began: std::time::Instant::now(),
+        at: std::sync::Mutex::default(),
+        looks: AtomicUsize::new(0),
+    });
+    let certificates =
+        Arc::new(Certificates::load(&certificate_file, &key_file, Arc::clone(&hands) as Arc<dyn Clock>).unwrap());
+    let drain = tokio_util::sync::CancellationToken::new();
+    let watch = tokio::spawn(Arc::clone(&certificates).watch(Duration::from_millis(1), drain.clone()));
+    assert_eq!(told().len(), 0, "fourteen days are no news");
+    // Day after day, to the day after its end.
+    for day in 1..=15 {
+        *hands.at.lock().unwrap() += DAY;
+        support::soon("the day's warning", async {
+            while told().len() < day {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    // Less than a day later nothing is said again, however often the watch looks.
+    *hands.at.lock().unwrap() += DAY - Duration::from_secs(1);
+    let before = hands.looks.load(Ordering::Relaxed);
+    support::soon("the watch's looks", async {
+        while hands.looks.load(Ordering::Relaxed) < before + 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drain.cancel();
+    watch.await.unwrap();
+    let lines = told();
+    assert_eq!(lines.len(), 15);
+    let reasons: Vec<_> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    assert_ne!(reasons.first(), reasons.last(), "an end that is over is told as such");
+    assert!(lines.iter().all(|line| line["expires"] == "2026-06-15T00:00:00.000Z"), "{lines:?}");
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ async fn what_ses_refuses_for_one_recipient_leaves_the_others() {
     assert_eq!((all.len(), &all[0]["event"], &all[0]["sent"]), (1, &"message_relayed".into(), &4.into()));
     let lines = journal().lines("recipient_refused", "message", all[0]["message"].as_str().unwrap());
     assert_eq!(lines.len(), 1, "{lines:?}");
-    assert_eq!(lines[0]["recipient_count"], 1);
+    assert_eq!(lines[0]["recipients"], serde_json::json!(["dest.example"]));
     assert!(lines[0]["reason"].as_str().unwrap().contains("content"), "{lines:?}");
 
     // In the middle something that may pass later: the client must send again, and the log says who

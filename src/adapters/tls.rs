@@ -5,7 +5,7 @@
 //! error names the file and what to do about it.
 //! Refuses: a key that does not belong to the certificate, files without either. An expired
 //! certificate is served (clients that do not check are better off with TLS than without) and
-//! said loudly in the log.
+//! said loudly in the log, when it is loaded and once a day from 14 days before its end.
 //! What can go wrong: certificate and key are two files, and whoever renews them writes one after
 //! the other. In between they do not fit: `certificate_refused` is logged, the old pair stays, and
 //! the change of the second file starts the next attempt.
@@ -18,7 +18,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
@@ -37,6 +37,8 @@ use crate::wire::{Acceptor, Secured};
 
 /// How long before its end a certificate is warned about.
 const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// How often it is warned about.
+const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a certificate is not used. Every variant says which file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +123,7 @@ impl std::fmt::Debug for KeyPem {
 pub struct Certificates {
     config: ArcSwap<ServerConfig>,
     source: Source,
+    end: Mutex<End>,
     clock: Arc<dyn Clock>,
 }
 
@@ -128,6 +131,14 @@ impl std::fmt::Debug for Certificates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Certificates").field("file", &self.source.name()).finish_non_exhaustive()
     }
+}
+
+/// The end of the certificate in use.
+struct End {
+    /// `None`: it cannot be read, or the certificate came from memory and is nobody's to renew.
+    at: Option<Timestamp>,
+    /// When it was last looked at.
+    looked: Instant,
 }
 
 enum Source {
@@ -156,6 +167,7 @@ impl Certificates {
         let certificates = Self {
             config: ArcSwap::from_pointee(config),
             source: Source::Files { certificate: certificate.into(), key: key.into(), seen: Mutex::new(seen) },
+            end: Mutex::new(End { at: ends, looked: clock.instant() }),
             clock,
         };
         certificates.tell(ends);
@@ -169,7 +181,8 @@ impl Certificates {
             key.0.as_bytes(),
             &Names { certificate: "the certificate".into(), key: "the private key".into() },
         )?;
-        Ok(Self { config: ArcSwap::from_pointee(config), source: Source::Memory, clock })
+        let end = Mutex::new(End { at: None, looked: clock.instant() });
+        Ok(Self { config: ArcSwap::from_pointee(config), source: Source::Memory, end, clock })
     }
 
     /// Replaces the certificate that new connections get. Open connections keep theirs.
@@ -208,7 +221,8 @@ impl Certificates {
         }
     }
 
-    /// Looks at the files every so often and reloads what has changed, until the drain.
+    /// Looks at the files every so often and reloads what has changed, until the drain. Once a day it
+    /// warns of a certificate whose end is near or over.
     pub async fn watch(self: Arc<Self>, every: Duration, drain: CancellationToken) {
         loop {
             tokio::select! {
@@ -217,16 +231,38 @@ impl Certificates {
             }
             let this = Arc::clone(&self);
             // The outcome is in the journal; a panic in there ends one look, not the watch.
-            let _ = tokio::task::spawn_blocking(move || this.changed().then(|| this.reload())).await;
+            let look = move || {
+                this.changed().then(|| this.reload());
+                this.look_at_end();
+            };
+            let _ = tokio::task::spawn_blocking(look).await;
         }
     }
 
     fn tell(&self, ends: Option<Timestamp>) {
-        let file = self.source.name();
-        journal::certificate_loaded(&file);
+        journal::certificate_loaded(&self.source.name());
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = End { at: ends, looked: self.clock.instant() };
+        self.warn(ends);
+    }
+
+    /// Warns, unless that was looked at within the day.
+    fn look_at_end(&self) {
+        let now = self.clock.instant();
+        let ends = {
+            let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+            if now.saturating_duration_since(end.looked) < WARN_EVERY {
+                return;
+            }
+            end.looked = now;
+            end.at
+        };
+        self.warn(ends);
+    }
+
+    fn warn(&self, ends: Option<Timestamp>) {
         let now = self.clock.now();
         if let Some(ends) = ends.filter(|ends| *ends < now.plus(WARN_BEFORE)) {
-            journal::certificate_ends(&file, ends, ends <= now);
+            journal::certificate_ends(&self.source.name(), ends, ends <= now);
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::adapters::log::{self, Output};
 use crate::adapters::ses::Credentials;
 use crate::adapters::tls::{CaPem, Certificates, self_signed};
 use crate::admin::{Metrics, Request, Response, perform};
-use crate::app::{BuildError, Ending, House, Source, Surroundings};
+use crate::app::{BuildError, Ending, House, RUNTIME_END, Source, Surroundings};
 use crate::config::{self, Format, Listener, Settings, Tls};
 use crate::journal;
 use crate::sandbox::{self, Sandbox};
@@ -79,7 +79,7 @@ impl Serve {
             if self.sandbox { serve_sandbox(context, settings).await } else { serve(context, settings).await }
         });
         // Idle connections to AWS and the like need no farewell.
-        runtime.shutdown_timeout(Duration::from_secs(1));
+        runtime.shutdown_timeout(RUNTIME_END);
         match ending? {
             Ending::Stopped => Ok(()),
             Ending::StoreFailed => Err(Failure::because("the store has stopped; the log's store_failed line says why")),

@@ -71,6 +71,7 @@ impl Settings {
             data_dir,
             tenants_file,
             node,
+            workers,
             listeners,
             tls,
             limits: _,
@@ -85,6 +86,7 @@ impl Settings {
             ("data_dir", *data_dir != new.data_dir),
             ("tenants_file", *tenants_file != new.tenants_file),
             ("node", *node != new.node),
+            ("workers", *workers != new.workers),
             ("listener", *listeners != new.listeners),
         ];
         let tls = differing!(tls, new.tls, CertificateFiles, "tls.", certificate_file, private_key_file);

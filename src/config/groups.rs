@@ -290,8 +290,8 @@ impl Limits {
                 "Time for a client to take the replies of one write; then the connection is closed."),
             linger_seconds: s.seconds("linger_seconds", 2, 0..=30,
                 "Time a closed connection is still listened to, so that its last reply arrives."),
-            drain_seconds: s.seconds("drain_seconds", 25, 1..=900,
-                "Time to finish what is under way after SIGTERM; then connections are closed. The flush of the store comes on top."),
+            drain_seconds: s.seconds("drain_seconds", 20, 1..=900,
+                "Time to finish what is under way after SIGTERM; then connections are closed. All that comes after takes up to 9 seconds more."),
         };
         section.end();
         limits

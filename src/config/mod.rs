@@ -133,7 +133,10 @@ impl Settings {
             top.section("tls", "The certificate of all listeners; it is read again when it changes and on SIGHUP."),
         );
         let limits =
-            Limits::of(top.section("limits", "Every bound of the relay, read again on SIGHUP. A client that meets one hears which."));
+            Limits::of(top.section(
+                "limits",
+                "Every bound of the relay, read again on SIGHUP. A client that meets one hears which.",
+            ));
         let aws = Aws::of(top.section("aws", "Amazon SES and SQS. Credentials come from the AWS SDK's default chain."));
         let events = Events::of(top.section("events", "SES's events: bounces, complaints, deliveries."));
         let admin = Admin::of(top.section("admin", "Health and metrics, by HTTP: /healthz, /readyz, /metrics."));

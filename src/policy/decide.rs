@@ -154,6 +154,28 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Whether it is for the operator to mend, and so no fault of the client's or its tenant's: a
+    /// login or a tenant that points at a stream which is not there. A tenant or a credential that
+    /// was taken away was meant to be, and a pause is somebody's decision.
+    pub fn is_operators(&self) -> bool {
+        match self {
+            Self::StreamGone { .. } => true,
+            Self::SenderNotOwned { .. }
+            | Self::TenantGone
+            | Self::CredentialGone
+            | Self::TenantPaused(_)
+            | Self::StreamPaused { .. }
+            | Self::StreamUnknown { .. }
+            | Self::StreamNotAllowed { .. }
+            | Self::SetNotOwned { .. }
+            | Self::SetNotAllowed { .. }
+            | Self::WishesDisagree { .. }
+            | Self::Suppressed { .. } => false,
+        }
+    }
+}
+
 /// Whether there is still somebody to speak for: `tenant` is what the directory has under the
 /// login's tenant now, `credential_stands` whether it has the credential with the secret that was
 /// used, unexpired.

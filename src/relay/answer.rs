@@ -23,9 +23,6 @@ use crate::secret::Secret;
 use crate::smtp::{Answer, Question, Refusal, reply};
 use crate::store::suppressions;
 
-/// Why a login is turned away, in the log.
-const DAMAGED: &str = "the record of the tenant or of the credential is damaged";
-
 /// What a login hears that no tenant stands behind.
 #[derive(Debug)]
 pub(super) struct Turned {
@@ -100,7 +97,7 @@ impl Conversation {
     fn sender(&self, login: &Login, reverse_path: &ReversePath) -> Result<(), Refusal> {
         let judged = self.office.tenant_of(login, self.peer).and_then(|tenant| {
             let verdict = decide::sender(&tenant, login, reverse_path).into_result();
-            verdict.map_err(|stop| Turned { refusal: wording::stopped(&stop), blame: Blame::Client })
+            verdict.map_err(|stop| Turned::by(&stop))
         });
         judged.map_err(|Turned { refusal, blame }| {
             journal::sender_refused(self.session, self.peer, login, reverse_path, refusal.reply(), blame);
@@ -111,14 +108,14 @@ impl Conversation {
     async fn recipient(&self, login: &Login, forward_path: &Mailbox) -> Result<(), Refusal> {
         let office = &self.office;
         let tenant = office.tenant_of(login, self.peer).map_err(|Turned { refusal, blame }| {
-            if blame == Blame::Us {
-                journal::recipient_deferred(self.session, login, forward_path, refusal.reply(), DAMAGED);
-            }
+            let reply = refusal.reply();
+            journal::recipient_deferred(self.session, login, forward_path, reply, &reply.text(), blame);
             refusal
         })?;
         let entries = suppressions::find(&*office.means.store, &login.tenant, forward_path).await.map_err(|error| {
             let refusal = wording::store_unavailable();
-            journal::recipient_deferred(self.session, login, forward_path, refusal.reply(), &error.to_string());
+            let (reply, reason) = (refusal.reply(), error.to_string());
+            journal::recipient_deferred(self.session, login, forward_path, reply, &reason, Blame::Us);
             refusal
         })?;
         let verdict = decide::recipient(&tenant, login, &entries, office.means.clock.now());
@@ -130,7 +127,8 @@ impl Conversation {
                     journal::recipient_suppressed(self.session, login, stream, forward_path, refusal.reply());
                 }
                 reason => {
-                    journal::recipient_deferred(self.session, login, forward_path, refusal.reply(), reason.name());
+                    let (reply, name) = (refusal.reply(), reason.name());
+                    journal::recipient_deferred(self.session, login, forward_path, reply, name, blame_of(reason));
                 }
             }
             refusal
@@ -151,15 +149,20 @@ impl Office {
         let stands = still_stands(&directory, login, peer.ip(), self.means.clock.now());
         match (decide::standing(tenant.map(|tenant| &**tenant), login, stands).into_result(), tenant) {
             (Ok(_), Some(tenant)) => Ok(Arc::clone(tenant)),
-            (Err(stop), _) => Err(Turned::gone(&stop)),
+            (Err(stop), _) => Err(Turned::by(&stop)),
             // Standing is granted to a tenant that is there.
-            (Ok(_), None) => Err(Turned::gone(&Stop::Defer(Reason::TenantGone, None))),
+            (Ok(_), None) => Err(Turned::by(&Stop::Defer(Reason::TenantGone, None))),
         }
     }
 }
 
 impl Turned {
-    fn gone(stop: &Stop) -> Self {
-        Self { refusal: wording::stopped(stop), blame: Blame::Client }
+    fn by(stop: &Stop) -> Self {
+        Self { refusal: wording::stopped(stop), blame: blame_of(stop.reason()) }
     }
+}
+
+/// Whose fault a decision is.
+pub(super) fn blame_of(reason: &Reason) -> Blame {
+    if reason.is_operators() { Blame::Us } else { Blame::Client }
 }

@@ -34,7 +34,7 @@ use super::memory::Share;
 use super::{Bounds, Door, Office, Tls};
 use crate::journal::{self, Blame, Verdict};
 use crate::mail::{Login, MessageId, SessionId};
-use crate::smtp::session::{Ending, Unkept};
+use crate::smtp::session::{Ending, Spurned, Unkept};
 use crate::smtp::{Answer, Session, Step};
 use crate::time::Clock;
 use crate::wire::Secured;
@@ -120,7 +120,12 @@ impl Connection {
             }
         }
         loop {
-            match self.session.step(self.opened.now()) {
+            let step = self.session.step(self.opened.now());
+            for Spurned { username, why } in self.session.take_spurned() {
+                let Conversation { session, peer, .. } = self.conversation;
+                journal::login_refused(session, peer, &username, &why.to_string());
+            }
+            match step {
                 Step::Read => self.read().await,
                 Step::Wait => self.wait().await,
                 Step::Write(octets) => self.write(octets).await,

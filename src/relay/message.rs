@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::alarm::words;
-use super::answer::Turned;
+use super::answer::{Turned, blame_of};
 use super::join::{Joined, go_on_after, join};
 use super::memory::{Share, Short};
 use super::trace::Trace;
@@ -300,7 +300,9 @@ fn conclude(shipment: &Shipment, mut record: Record) -> Result<Receipt, Refusal>
     match joined {
         Joined::Taken { refused, .. } => {
             for (at, recipients) in refused.iter().filter_map(|at| Some((*at, shipment.calls.get(*at)?))) {
-                record.recipients_refused(&shipment.stream, recipients, outcome(at).map_or("", words));
+                for recipient in recipients {
+                    record.recipient_refused(&shipment.stream, recipient, outcome(at).map_or("", words));
+                }
             }
             match record.receipt(shipment.calls.len()) {
                 Some(receipt) => {
@@ -329,7 +331,8 @@ impl Stopped {
 
     fn decided(stop: &decide::Stop) -> Self {
         let refusal = wording::stopped(stop);
-        Self { reason: format!("{}: {}", stop.reason().name(), refusal.reply().text()), refusal, blame: Blame::Client }
+        let reason = format!("{}: {}", stop.reason().name(), refusal.reply().text());
+        Self { reason, refusal, blame: blame_of(stop.reason()) }
     }
 
     fn ours(refusal: Refusal, reason: String) -> Self {
@@ -455,8 +458,8 @@ impl Record {
         journal::recipient_relayed(self.session, self.id, &self.login, stream, recipients, taken.ses_id());
     }
 
-    fn recipients_refused(&self, stream: &StreamId, recipients: &[Mailbox], reason: &str) {
-        journal::recipient_refused(self.session, self.id, &self.login, stream, recipients, reason);
+    fn recipient_refused(&self, stream: &StreamId, recipient: &Mailbox, reason: &str) {
+        journal::recipient_refused(self.session, self.id, &self.login, stream, recipient, reason);
     }
 
     fn relayed(mut self, receipt: &Receipt, notes: &[String]) {

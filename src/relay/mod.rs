@@ -206,7 +206,7 @@ impl Default for Limits {
             auth_cache_entries: 10_000,
             received_hops: 50,
             header: HeaderLimits { bytes: 256 * 1024, fields: 1000, line: 998 },
-            drain_time: Duration::from_secs(25),
+            drain_time: Duration::from_secs(20),
         }
     }
 }

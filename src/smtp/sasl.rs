@@ -60,11 +60,36 @@ pub enum Turn {
         mechanism: &'static str,
     },
     /// A login that can only be wrong.
-    Refused,
+    Refused {
+        /// As sent, cut to [`USERNAME_BYTES`]; octets that are no UTF-8 are replaced.
+        username: String,
+        /// Why, for the log; the client hears what every refused login hears.
+        why: Unfit,
+    },
     /// The client gave up with `*`.
     Cancelled,
     /// Not base64, or not the form of the mechanism.
     Malformed,
+}
+
+/// Why a login can only be wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unfit {
+    /// Nobody acts for another here.
+    #[error("the authorisation identity is another than the username")]
+    Identity,
+    /// No username.
+    #[error("the username is empty")]
+    NoUsername,
+    /// A username past [`USERNAME_BYTES`].
+    #[error("the username is longer than {USERNAME_BYTES} octets")]
+    LongUsername,
+    /// No secret.
+    #[error("the secret is empty")]
+    NoSecret,
+    /// A secret past [`SECRET_BYTES`].
+    #[error("the secret is longer than {SECRET_BYTES} octets")]
+    LongSecret,
 }
 
 /// The first turn, with the initial response if the client sent one (`=` is an empty one).
@@ -106,7 +131,7 @@ fn plain(response: &[u8]) -> Turn {
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(identity), Some(username), Some(secret), None) => {
             if !identity.is_empty() && identity != username {
-                return Turn::Refused;
+                return refused(username, Unfit::Identity);
             }
             attempt(username, secret.to_vec(), "PLAIN")
         }
@@ -116,11 +141,18 @@ fn plain(response: &[u8]) -> Turn {
 
 fn attempt(username: &[u8], secret: Vec<u8>, mechanism: &'static str) -> Turn {
     let secret = Secret::new(secret);
-    let fits = |octets: &[u8], most: usize| (1..=most).contains(&octets.len());
-    if !fits(username, USERNAME_BYTES) || !fits(secret.expose(), SECRET_BYTES) {
-        return Turn::Refused;
+    match (username.len(), secret.expose().len()) {
+        (0, _) => refused(username, Unfit::NoUsername),
+        (octets, _) if octets > USERNAME_BYTES => refused(username, Unfit::LongUsername),
+        (_, 0) => refused(username, Unfit::NoSecret),
+        (_, octets) if octets > SECRET_BYTES => refused(username, Unfit::LongSecret),
+        (_, _) => Turn::Attempt { username: String::from_utf8_lossy(username).into_owned(), secret, mechanism },
     }
-    Turn::Attempt { username: String::from_utf8_lossy(username).into_owned(), secret, mechanism }
+}
+
+fn refused(username: &[u8], why: Unfit) -> Turn {
+    let username = username.get(..USERNAME_BYTES).unwrap_or(username);
+    Turn::Refused { username: String::from_utf8_lossy(username).into_owned(), why }
 }
 
 #[cfg(test)]
@@ -139,11 +171,21 @@ mod tests {
     fn plain_has_three_parts_and_one_identity() {
         assert_eq!(plain_of(b"\0joe\0pw"), found("joe", "pw", "PLAIN"));
         assert_eq!(plain_of(b"joe\0joe\0pw"), found("joe", "pw", "PLAIN"));
-        assert_eq!(plain_of(b"ann\0joe\0pw"), Turn::Refused);
-        assert_eq!(plain_of(b"\0joe\0"), Turn::Refused);
-        assert_eq!(plain_of(b"\0\0pw"), Turn::Refused);
-        assert_eq!(plain_of(&[b"\0joe\0".as_slice(), &[b'x'; SECRET_BYTES + 1]].concat()), Turn::Refused);
-        assert_eq!(plain_of(&[b"\0".as_slice(), &[b'x'; USERNAME_BYTES + 1], b"\0pw"].concat()), Turn::Refused);
+        let longest = "x".repeat(USERNAME_BYTES);
+        for (octets, username, why) in [
+            (b"ann\0joe\0pw".to_vec(), "joe", Unfit::Identity),
+            (b"\0joe\0".to_vec(), "joe", Unfit::NoSecret),
+            (b"\0\0pw".to_vec(), "", Unfit::NoUsername),
+            ([b"\0joe\0".as_slice(), &[b'x'; SECRET_BYTES + 1]].concat(), "joe", Unfit::LongSecret),
+            ([b"\0".as_slice(), &[b'x'; USERNAME_BYTES + 1], b"\0pw"].concat(), &longest, Unfit::LongUsername),
+        ] {
+            assert_eq!(plain_of(&octets), Turn::Refused { username: username.into(), why });
+        }
+        assert_eq!(
+            plain_of(&[b"\0joe\0".as_slice(), &[b'x'; SECRET_BYTES]].concat()),
+            found("joe", &"x".repeat(SECRET_BYTES), "PLAIN")
+        );
+        assert_eq!(plain_of(format!("\0{longest}\0pw").as_bytes()), found(&longest, "pw", "PLAIN"));
         for octets in [b"joe\0pw".as_slice(), b"joe", b"", b"\0joe\0p\0w"] {
             assert_eq!(plain_of(octets), Turn::Malformed);
         }
@@ -159,7 +201,8 @@ mod tests {
         assert_eq!(respond(Exchange::Username, b"am9l"), asked);
         assert_eq!(begin(Mechanism::Login, Some(b"am9l")), asked);
         assert_eq!(respond(Exchange::Password { username: b"joe".to_vec() }, b"cHc="), found("joe", "pw", "LOGIN"));
-        assert_eq!(respond(Exchange::Password { username: Vec::new() }, b"cHc="), Turn::Refused);
+        let nobody = Turn::Refused { username: String::new(), why: Unfit::NoUsername };
+        assert_eq!(respond(Exchange::Password { username: Vec::new() }, b"cHc="), nobody);
         assert_eq!(respond(Exchange::Username, b"*"), Turn::Cancelled);
         assert_eq!(respond(Exchange::Username, b"%"), Turn::Malformed);
     }

@@ -29,6 +29,7 @@ use bytes::Bytes;
 use super::line::{Line, LineBounds, Lines};
 use super::phase::{Listening, Phase};
 use super::reply::{self, Refusal, Reply};
+use super::sasl::Unfit;
 use crate::mail::{Envelope, Login, Mailbox, Receipt, ReversePath};
 use crate::secret::Secret;
 
@@ -177,6 +178,8 @@ pub struct Session {
     written: Vec<Reply>,
     /// Messages that were refused for their octets, for the log.
     pub(super) unkept: Vec<Unkept>,
+    /// Logins that were refused without a question, for the log.
+    pub(super) spurned: Vec<Spurned>,
     /// The question that the shell has not been given yet.
     pub(super) question: Option<Box<Question>>,
     /// The last login, for [`Self::login`] alone: what may be done is the phase's to know.
@@ -206,6 +209,15 @@ pub struct Unkept {
     pub envelope: Envelope,
     /// What the client hears.
     pub reply: Reply,
+}
+
+/// A login that could only be wrong: nobody was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spurned {
+    /// As sent, cut to [`USERNAME_BYTES`](super::sasl::USERNAME_BYTES).
+    pub username: String,
+    /// Why.
+    pub why: Unfit,
 }
 
 /// What is counted over a connection.
@@ -238,6 +250,7 @@ impl Session {
             collected: vec![first],
             written: Vec::new(),
             unkept: Vec::new(),
+            spurned: Vec::new(),
             question: None,
             told_login: None,
             since: now,
@@ -407,6 +420,12 @@ impl Session {
     /// [`UNKEPT`] of them the oldest are known and the others are not.
     pub fn take_unkept(&mut self) -> Vec<Unkept> {
         std::mem::take(&mut self.unkept)
+    }
+
+    /// The logins that the session refused by itself since this was last asked, for the log: no more
+    /// than [`Terms::auth_failures`], which end the session.
+    pub fn take_spurned(&mut self) -> Vec<Spurned> {
+        std::mem::take(&mut self.spurned)
     }
 
     /// The phase, to be consumed; every caller puts the next one in its place.

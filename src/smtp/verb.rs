@@ -19,7 +19,7 @@ use super::phase::{
 };
 use super::reply::{self, Refusal, Reply};
 use super::sasl::{self, Exchange, Mechanism, Turn};
-use super::session::{Answer, Ending, Question, Session, UNKEPT, Unkept};
+use super::session::{Answer, Ending, Question, Session, Spurned, UNKEPT, Unkept};
 use crate::mail::{Envelope, Login, Mailbox};
 
 const WANT_EHLO: &str = "Send EHLO first";
@@ -140,8 +140,9 @@ impl Session {
                 let heard = self.heard_at(now);
                 self.ask(Question::Authenticate { username, secret, mechanism }, Asking::Login { helo, heard })
             }
-            Turn::Refused => {
+            Turn::Refused { username, why } => {
                 let heard = self.heard_at(now);
+                self.spurned.push(Spurned { username, why });
                 self.login_refused(helo, heard, reply::credentials_invalid())
             }
             Turn::Cancelled => self.complain(reply::exchange_cancelled(), Listening::Named(helo)),

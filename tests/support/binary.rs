@@ -232,7 +232,7 @@ impl Process {
         let reader = Arc::clone(&said);
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
-                let value = serde_json::from_str(&line).unwrap_or_else(|_| Value::String(line));
+                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 reader.lines.lock().unwrap().push(value);
                 reader.news.notify_waiters();
             }

@@ -245,6 +245,8 @@ pub struct Stand {
     pub clear: SocketAddr,
     pub proxied: SocketAddr,
     pub distrustful: SocketAddr,
+    /// STARTTLS on the IPv6 loopback address, where the machine has one.
+    pub six: Option<SocketAddr>,
     pub ca: CaPem,
     pub certificates: Arc<Certificates>,
     pub ses: Arc<Script>,
@@ -322,13 +324,16 @@ impl Stand {
             tls,
             trusted_proxies: trusted.map(|network| vec![network.parse().unwrap()]),
         };
-        let listeners = vec![
+        let mut listeners = vec![
             listener(Tls::Starttls, None),
             listener(Tls::Implicit, None),
             listener(Tls::None, None),
             listener(Tls::None, Some("127.0.0.0/8")),
             listener(Tls::None, Some("192.0.2.0/24")),
         ];
+        if std::net::TcpListener::bind("[::1]:0").is_ok() {
+            listeners.push(Listener { address: "[::1]:0".parse().unwrap(), ..listener(Tls::Starttls, None) });
+        }
         let relay = Relay::bind(means, Options { terms: terms(), listeners, limits }).await.unwrap();
         let addresses = relay.addresses();
         clients_of(&addresses, number);
@@ -341,6 +346,7 @@ impl Stand {
             clear: addresses[2],
             proxied: addresses[3],
             distrustful: addresses[4],
+            six: addresses.get(5).copied(),
             ca,
             certificates,
             ses,
@@ -482,7 +488,7 @@ impl Client {
 
     /// The same from a loopback address of the test's choice.
     pub async fn connect_from(source: SocketAddr, address: SocketAddr) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
+        let socket = if source.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }.unwrap();
         socket.bind(source).unwrap();
         let plain = soon("connecting", socket.connect(address)).await.unwrap();
         plain.set_nodelay(true).unwrap();
@@ -626,6 +632,10 @@ impl Client {
 /// Each relay's clients come from a loopback address of their own, so that a peer in the journal is
 /// one test's alone.
 fn source_for(listener: SocketAddr) -> SocketAddr {
+    if listener.is_ipv6() {
+        // There is but one.
+        return "[::1]:0".parse().unwrap();
+    }
     let stand = SOURCES.lock().unwrap().get(&listener).copied().unwrap_or_default();
     let [.., high, low] = stand.to_be_bytes();
     SocketAddr::from(([127, 1, high, low.wrapping_add(1)], 0))
