@@ -308,6 +308,7 @@ impl<'a> Stage<'a> {
             "LostInData" => "lost_in_data",
             "Expelled" => "expelled",
             "OutOfStep" => "out_of_step",
+            "TimedOut" => "timed_out",
             "Ours" => "ours",
             other => return Err(format!("there is no word for {other}")),
         };

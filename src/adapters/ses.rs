@@ -165,7 +165,8 @@ impl SesMailer {
             .behavior_version(BehaviorVersion::v2026_01_12())
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .timeout_config(times(options.call_time));
+            .timeout_config(times(options.call_time))
+            .interceptor(Watch);
         if let Some(url) = &options.endpoint_url {
             builder = builder.endpoint_url(url);
         }
@@ -184,7 +185,7 @@ impl SesMailer {
     /// error is in words for the log.
     pub async fn account(&self) -> Result<Account, String> {
         let trail = Trail::default();
-        let answer = self.client.get_account().customize().interceptor(trail.clone()).send().await;
+        let answer = TRAIL.scope(trail.clone(), self.client.get_account().send()).await;
         let account = answer.map_err(|error| match classify(&self.failure(error, &trail)) {
             Outcome::Retry(_, words)
             | Outcome::Refused(_, words)
@@ -244,12 +245,14 @@ impl SesMailer {
             Ok(request) => request,
             Err(words) => return classify(&Failure::NotSent(words)),
         };
-        let mut request = request.customize().interceptor(trail.clone());
-        if large {
+        // The watch is the client's, made once; what it sees goes into the trail of this call.
+        let answer = if large {
             let longer = aws_sdk_sesv2::config::Config::builder().timeout_config(times(self.options.large_call_time));
-            request = request.config_override(longer);
-        }
-        match request.send().await {
+            TRAIL.scope(trail.clone(), request.customize().config_override(longer).send()).await
+        } else {
+            TRAIL.scope(trail.clone(), request.send()).await
+        };
+        match answer {
             Ok(answer) => match answer.message_id {
                 Some(id) if !id.is_empty() => Outcome::Sent(Taken::by_ses(id)),
                 Some(_) | None => classify(&Failure::Interrupted("SES answered 200 without a MessageId".into())),
@@ -305,8 +308,17 @@ enum Stage {
     Connected,
 }
 
-/// Watches one call from inside the SDK. Its errors alone do not tell a refused connection from a
+tokio::task_local! {
+    /// The trail of the call under way.
+    static TRAIL: Trail;
+}
+
+/// Watches every call from inside the SDK. Its errors alone do not tell a refused connection from a
 /// broken one, nor missing credentials from either.
+#[derive(Clone, Copy, Debug)]
+struct Watch;
+
+/// What [`Watch`] saw of one call.
 #[derive(Clone, Debug, Default)]
 struct Trail(Arc<Mutex<Steps>>);
 
@@ -318,6 +330,10 @@ struct Steps {
 }
 
 impl Trail {
+    fn note(&self, what: impl FnOnce(&mut Steps)) {
+        what(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn reached(&self) -> Stage {
         let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (&steps.connection, steps.transmitting, steps.signing) {
@@ -331,9 +347,9 @@ impl Trail {
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Trail {
+impl Intercept for Watch {
     fn name(&self) -> &'static str {
-        "Trail"
+        "Watch"
     }
 
     fn read_before_signing(
@@ -342,7 +358,7 @@ impl Intercept for Trail {
         _components: &RuntimeComponents,
         _bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).signing = true;
+        let _ = TRAIL.try_with(|trail| trail.note(|steps| steps.signing = true));
         Ok(())
     }
 
@@ -354,9 +370,12 @@ impl Intercept for Trail {
     ) -> Result<(), BoxError> {
         // The SDK's own connection watch fills this when a connection is given the request.
         let connection = bag.load::<CaptureSmithyConnection>().cloned();
-        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        steps.transmitting = true;
-        steps.connection = connection;
+        let _ = TRAIL.try_with(|trail| {
+            trail.note(|steps| {
+                steps.transmitting = true;
+                steps.connection = connection;
+            });
+        });
         Ok(())
     }
 }

@@ -183,6 +183,8 @@ mod tests {
             "auth_cache_entries",
             "pollers",
             "workers",
+            "commands_before_login",
+            "refusals",
         ];
         for entry in catalogue() {
             assert!(entry.sentence.len() > 10 && entry.sentence.ends_with('.'), "{}.{}", entry.chapter, entry.key);
