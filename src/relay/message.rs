@@ -28,7 +28,7 @@ use super::memory::{Share, Short};
 use super::trace::Trace;
 use super::{Bounds, Office, wording};
 use crate::journal::{self, Blame};
-use crate::mail::header::{Additions, Edited, HeaderError, HeaderSection};
+use crate::mail::header::{Additions, Edited, HeaderError, HeaderSection, OUR_TAGS, is_our_tag};
 use crate::mail::{
     ConfigurationSet, Envelope, Login, Mailbox, MessageId, Receipt, ReversePath, SesTenant, SessionId, StreamId, Taken,
 };
@@ -41,8 +41,6 @@ use crate::upstream::{CALL_RECIPIENTS, Call, Outcome, Retry, classify};
 /// Up to this many octets a message goes to each recipient by a call of its own: exact attribution,
 /// and one bad address spoils nobody (SES Developer Guide, managing sending quotas).
 pub const SINGLE_BYTES: usize = 1024 * 1024;
-/// The names of our tags; a client's own never replace them.
-pub const OUR_TAGS: [&str; 3] = ["tenant", "stream", "credential"];
 
 /// A message whose data has come in whole.
 #[derive(Debug)]
@@ -213,7 +211,7 @@ fn tags(
     ];
     let mut notes = Vec::new();
     for (name, value) in wished {
-        if OUR_TAGS.iter().any(|ours| ours.eq_ignore_ascii_case(&name)) {
+        if is_our_tag(&name) {
             notes.push(format!("tag {name}={value} was left out: the name is Bulkhead's own"));
         } else {
             tags.push((name, value));

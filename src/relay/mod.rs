@@ -56,7 +56,7 @@ use crate::upstream::Mailer;
 use crate::wire::Acceptor;
 use admission::{Place, Tally as Places};
 
-pub use message::{OUR_TAGS, SINGLE_BYTES};
+pub use message::SINGLE_BYTES;
 
 /// Connections that wait in the kernel until they are accepted.
 const BACKLOG: i32 = 1024;
