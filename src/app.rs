@@ -478,10 +478,10 @@ fn raise_descriptors(connections: usize) {
     let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
     match rlimit::increase_nofile_limit(wanted.max(4096)) {
         Ok(got) if got >= wanted => {}
-        Ok(got) => tracing::warn!(
+        Ok(got) => journal::setting_noted(&format!(
             "only {got} file descriptors may be open, {wanted} are needed for limits.connections = {connections}; raise the limit (ulimit -n, LimitNOFILE) or lower limits.connections"
-        ),
-        Err(error) => tracing::warn!("the limit of file descriptors cannot be raised: {error}"),
+        )),
+        Err(error) => journal::setting_noted(&format!("the limit of file descriptors cannot be raised: {error}")),
     }
 }
 

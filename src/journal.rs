@@ -278,6 +278,11 @@ pub fn settings_applied(file: &str, changes: usize, restart: &[&str]) {
     }
 }
 
+/// `setting_noted`: a setting that is allowed and that the operator should know of.
+pub fn setting_noted(reason: &str) {
+    Line::new("setting_noted").text("reason", reason).write(Level::Warn);
+}
+
 /// `settings_refused`: the settings are of no use; the old ones stay.
 pub fn settings_refused(file: &str, problems: impl Iterator<Item = String>) {
     Line::new("settings_refused")

@@ -110,6 +110,7 @@ impl Scene {
         journal::tenants_refused(text, text);
         journal::settings_applied(text, 2, &[]);
         journal::settings_applied(text, 0, &["hostname"]);
+        journal::setting_noted(text);
         journal::settings_refused(text, std::iter::repeat_n(text.clone(), 60));
         journal::store_failed(text);
         journal::store_blobs_found(1);

@@ -107,7 +107,7 @@ async fn serve(context: &Context, settings: Settings) -> Result<Ending, Failure>
         source: Some(source(context, settings.clone())),
     };
     for note in settings.notes() {
-        tracing::warn!("{note}");
+        journal::setting_noted(&note.to_string());
     }
     // Before anything is bound, so that no signal is lost.
     let (stop, reload) = signals()?;
