@@ -103,7 +103,7 @@ async fn what_no_backend_takes() {
             many.put(key(&n.to_string()), If::Any, Bytes::new());
         });
         assert_eq!(store.commit(many).await, Err(CommitError::TooMany));
-        assert_eq!(store.commit(Batch::new()).await, Ok(()));
+        assert_eq!(store.commit(Batch::new()).await, Ok(0));
         assert!(store.scan(&Key::all(), None, 10).await.unwrap().is_empty());
     }
 }
@@ -166,7 +166,7 @@ async fn raise(store: &dyn Store, counter: &str, conflicts: &AtomicUsize) {
             tokio::task::yield_now().await;
         }
         match store.commit(batch).await {
-            Ok(()) => return,
+            Ok(_) => return,
             Err(CommitError::Conflict(_)) => conflicts.fetch_add(1, Ordering::Relaxed),
             Err(other) => panic!("{other}"),
         };
@@ -215,7 +215,7 @@ async fn one_sync_serves_a_group_and_a_conflict_fails_only_its_own() {
     ];
     assert!(waiting.iter_mut().all(|commit| poll(commit).is_pending()));
     tell.send(Ok(())).unwrap();
-    assert_eq!(first.await, Ok(()));
+    assert_eq!(first.await, Ok(1));
     asked(&asks);
     // Written, not yet synced: nobody hears anything, of a conflict neither.
     assert!(waiting.iter_mut().all(|commit| poll(commit).is_pending()));
@@ -225,7 +225,7 @@ async fn one_sync_serves_a_group_and_a_conflict_fails_only_its_own() {
         verdicts.push(commit.await);
     }
     let conflict = |name| Err(CommitError::Conflict(key(name)));
-    assert_eq!(verdicts, [Ok(()), conflict("a"), Ok(()), conflict("first"), Ok(())]);
+    assert_eq!(verdicts, [Ok(2), conflict("a"), Ok(3), conflict("first"), Ok(4)]);
     assert!(asks.try_recv().is_err(), "one sync a group");
     assert_eq!(value(&store, "a").await.as_deref(), Some("3"));
     // A conflict alone needs no disk.
@@ -277,7 +277,7 @@ async fn a_close_commits_what_is_queued() {
     tell.send(Ok(())).unwrap();
     tell.send(Ok(())).unwrap();
     store.close();
-    assert_eq!((first.await, queued.await), (Ok(()), Ok(())));
+    assert_eq!((first.await, queued.await), (Ok(1), Ok(2)));
     let store = SledStore::open(folder.path()).unwrap();
     assert_eq!(value(&store, "b").await.as_deref(), Some("2"));
 }

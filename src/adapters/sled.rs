@@ -215,14 +215,14 @@ impl Store for SledStore {
         })
     }
 
-    fn commit(&self, batch: Batch) -> Pending<'_, Result<(), CommitError>> {
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>> {
         Box::pin(async move {
             batch.check()?;
             self.shared.check().map_err(CommitError::Unavailable)?;
             let stopped = || CommitError::Unavailable(self.shared.check().err().unwrap_or_else(|| CLOSED.into()));
             let queue = lock_of(&self.queue).clone().ok_or_else(stopped)?;
             if batch.is_empty() {
-                return Ok(());
+                return Ok(0);
             }
             let (answer, answered) = oneshot::channel();
             queue.send(Job { batch, answer }).await.map_err(|_| stopped())?;

@@ -191,8 +191,8 @@ impl Applier {
                 }
             }
             match self.store.commit(batch).await {
-                Ok(()) if left.is_empty() => return Ok(()),
-                Ok(()) => return Err((left, why)),
+                Ok(_) if left.is_empty() => return Ok(()),
+                Ok(_) => return Err((left, why)),
                 Err(CommitError::Conflict(_)) => {}
                 Err(
                     error @ (CommitError::KeyTwice(_)
@@ -249,7 +249,7 @@ impl Applier {
                 break;
             }
             match self.store.commit(fold.batch(&group, &self.node, now)).await {
-                Ok(()) => {
+                Ok(_) => {
                     for part in group {
                         if let Some(task) = tasks.get_mut(part.task) {
                             task.open = task.open.saturating_sub(1);

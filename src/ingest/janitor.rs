@@ -117,6 +117,6 @@ impl Janitor {
         for key in keys {
             batch.remove(key, If::Any);
         }
-        self.store.commit(batch).await
+        self.store.commit(batch).await.map(drop)
     }
 }

@@ -83,16 +83,19 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(found))
     }
 
-    fn commit(&self, batch: Batch) -> Pending<'_, Result<(), CommitError>> {
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>> {
         Box::pin(std::future::ready(self.lock().commit(&batch)))
     }
 }
 
 impl State {
-    fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+    fn commit(&mut self, batch: &Batch) -> Result<u64, CommitError> {
         batch.check()?;
         if let Some(reason) = &self.failure {
             return Err(CommitError::Unavailable(reason.clone()));
+        }
+        if batch.is_empty() {
+            return Ok(0);
         }
         for write in batch.writes() {
             if !write.condition.holds(self.rows.get(&write.key).map(|row| row.version)) {
@@ -112,6 +115,6 @@ impl State {
                 }
             }
         }
-        Ok(())
+        Ok(self.sequence)
     }
 }

@@ -131,8 +131,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Pending<'a, Result<Vec<(Key, Versioned)>, ReadError>>;
 
-    /// Writes all of `batch`, durably, or nothing.
-    fn commit(&self, batch: Batch) -> Pending<'_, Result<(), CommitError>>;
+    /// Writes all of `batch`, durably, or nothing. Gives the version that every value it wrote now
+    /// has; 0 for a batch without writes.
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>>;
 }
 
 impl Batch {

@@ -84,7 +84,7 @@ pub async fn add(
         batch.put(key.clone(), condition, record::seal(entry));
         tries -= 1;
         match store.commit(batch).await {
-            Ok(()) => return Ok(true),
+            Ok(_) => return Ok(true),
             Err(CommitError::Conflict(_)) if tries > 0 => {}
             Err(error) => return Err(error.into()),
         }
@@ -130,7 +130,7 @@ pub async fn remove(
         }
         tries -= 1;
         match store.commit(batch).await {
-            Ok(()) => return Ok(removed),
+            Ok(_) => return Ok(removed),
             Err(CommitError::Conflict(_)) if tries > 0 => {}
             Err(error) => return Err(error.into()),
         }
@@ -231,7 +231,7 @@ mod tests {
         ) -> Pending<'a, Result<Vec<(Key, Versioned)>, ReadError>> {
             self.store.scan(prefix, after, limit)
         }
-        fn commit(&self, batch: Batch) -> Pending<'_, Result<(), CommitError>> {
+        fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>> {
             let other = self.others.lock().unwrap().pop();
             Box::pin(async move {
                 if let Some(other) = other {

@@ -81,28 +81,28 @@ pub async fn pause(
 ) -> Result<(), CommitError> {
     let mut batch = Batch::new();
     batch.put(Key::pause(tenant, stream), If::Any, record::seal(pause));
-    store.commit(batch).await
+    store.commit(batch).await.map(drop)
 }
 
 /// Ends a pause; nothing happens where there is none.
 pub async fn resume(store: &dyn Store, tenant: &TenantId, stream: Option<&StreamId>) -> Result<(), CommitError> {
     let mut batch = Batch::new();
     batch.remove(Key::pause(tenant, stream), If::Any);
-    store.commit(batch).await
+    store.commit(batch).await.map(drop)
 }
 
 /// Writes a credential; `If::Absent` for a new one, so that nobody's username is taken.
 pub async fn put_credential(store: &dyn Store, credential: &Credential, condition: If) -> Result<(), CommitError> {
     let mut batch = Batch::new();
     batch.put(Key::credential(&credential.username), condition, record::seal(credential));
-    store.commit(batch).await
+    store.commit(batch).await.map(drop)
 }
 
 /// Removes a credential; nothing happens where there is none.
 pub async fn remove_credential(store: &dyn Store, username: &Username) -> Result<(), CommitError> {
     let mut batch = Batch::new();
     batch.remove(Key::credential(username), If::Any);
-    store.commit(batch).await
+    store.commit(batch).await.map(drop)
 }
 
 /// All rows under `prefix`, read in pages.

@@ -143,7 +143,7 @@ impl Store for FaultyStore {
             self.inner.scan(prefix, after, limit).await
         })
     }
-    fn commit(&self, batch: Batch) -> Pending<'_, Result<(), CommitError>> {
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>> {
         Box::pin(async move {
             if self.yields.load(Ordering::SeqCst) {
                 tokio::task::yield_now().await;
@@ -164,11 +164,11 @@ impl Store for FaultyStore {
             }
             let done = self.inner.commit(batch).await;
             match &done {
-                Ok(()) if left != usize::MAX => self.left.store(left - 1, Ordering::SeqCst),
+                Ok(_) if left != usize::MAX => self.left.store(left - 1, Ordering::SeqCst),
                 Err(CommitError::Conflict(_)) => {
                     self.conflicts.fetch_add(1, Ordering::SeqCst);
                 }
-                Ok(()) | Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
             done
         })

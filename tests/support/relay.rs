@@ -151,7 +151,7 @@ impl Store for Fragile {
         assert!(!self.panics.swap(false, Ordering::Relaxed), "scripted");
         self.inner.scan(prefix, after, limit)
     }
-    fn commit(&self, batch: Batch) -> Pending<'_, Result<(), CommitError>> {
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>> {
         self.inner.commit(batch)
     }
 }

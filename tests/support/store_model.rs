@@ -232,8 +232,9 @@ impl Versions {
                 None => batch.remove(put.key.clone(), condition),
             };
         }
+        let committed;
         match store.commit(batch).await {
-            Ok(()) => {}
+            Ok(written) => committed = written,
             Err(CommitError::Conflict(key)) => return Expected::Conflict(key),
             Err(CommitError::KeyTwice(key)) => return Expected::KeyTwice(key),
             Err(other) => panic!("{other}"),
@@ -241,6 +242,7 @@ impl Versions {
         for put in puts.iter().filter(|put| put.value.is_some()) {
             let version = store.get(&put.key).await.unwrap().unwrap().version;
             let known = self.0.entry(put.key.clone()).or_default();
+            assert_eq!(version, committed, "a commit gives the version of what it wrote");
             assert!(!known.contains(&version), "version {version} of {} came twice", put.key);
             known.push(version);
         }

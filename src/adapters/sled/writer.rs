@@ -25,7 +25,7 @@ const GROUP_OCTETS: usize = 4 * 1024 * 1024;
 /// One commit and where its answer goes.
 pub(super) struct Job {
     pub(super) batch: Batch,
-    pub(super) answer: oneshot::Sender<Result<(), CommitError>>,
+    pub(super) answer: oneshot::Sender<Result<u64, CommitError>>,
 }
 
 /// The one thread that writes.
@@ -81,7 +81,7 @@ impl Writer {
 
     /// Writes what of the group may be written, durably. The verdicts are in the order of the group;
     /// an error stops the store.
-    fn write(&mut self, group: &[Job]) -> Result<Vec<Result<(), CommitError>>, String> {
+    fn write(&mut self, group: &[Job]) -> Result<Vec<Result<u64, CommitError>>, String> {
         // The store may have been stopped by a reader since.
         self.shared.check()?;
         let mut versions: HashMap<&Key, Option<u64>> = HashMap::new();
@@ -101,7 +101,7 @@ impl Writer {
                 }
                 versions.insert(&write.key, write.value.is_some().then_some(sequence));
             }
-            verdicts.push(Ok(()));
+            verdicts.push(Ok(sequence));
         }
         if sequence == self.sequence {
             // Conflicts with what is on the disk already: nothing to write, nothing to wait for.

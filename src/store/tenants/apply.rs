@@ -127,7 +127,7 @@ impl Plan {
                 store.commit(std::mem::take(&mut batch)).await?;
             }
         }
-        if batch.is_empty() { Ok(()) } else { store.commit(batch).await }
+        if batch.is_empty() { Ok(()) } else { store.commit(batch).await.map(drop) }
     }
 }
 

@@ -354,7 +354,7 @@ impl Store for Cut {
     ) -> Pending<'a, Result<Vec<(Key, Versioned)>, ReadError>> {
         self.store.scan(prefix, after, limit)
     }
-    fn commit(&self, batch: Batch) -> Pending<'_, Result<(), CommitError>> {
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>> {
         if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
             self.store.fail_with("cut");
         }
