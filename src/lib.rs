@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 0 words | [`mail`], [`time`], [`secret`] | values that are valid once made |
 //! | 1 machines | [`smtp`], [`policy`], [`event`], [`retry`] | pure: state and input give state and output |
-//! | 2 records | [`store`], [`upstream`], [`wire`], [`journal`] | what is kept, what is asked of AWS, what is told |
+//! | 2 records | [`store`], [`outbox`], [`upstream`], [`wire`], [`journal`] | what is kept, what is asked of AWS, what is told |
 //! | 3 adapters | [`adapters`] | sled, SES, SQS, TLS, the clock: one vendor each |
 //! | 4 services | [`relay`], [`ingest`], [`admin`], [`sandbox`] | dull loops around the machines |
 //! | 5 house | [`config`], [`app`], [`cli`] | settings, building, running, commands |
@@ -23,6 +23,7 @@ pub mod ingest;
 pub mod journal;
 pub mod mail;
 pub mod manual;
+pub mod outbox;
 pub mod policy;
 pub mod relay;
 pub mod retry;

@@ -22,11 +22,12 @@ const FLOORS: &[(&str, &[&str])] = &[
     // 2 records
     ("store", &["mail", "time", "secret", "policy", "event", "retry"]),
     ("upstream", &["mail", "time", "secret", "policy", "event", "retry", "store"]),
+    ("outbox", &["mail", "time", "secret", "policy", "event", "retry", "store"]),
     ("wire", &["store"]),
     // the journal takes a `smtp::Reply` to write its code: the one look from the records at SMTP
     ("journal", &["mail", "time", "secret", "event", "upstream", "smtp"]),
     // 3 adapters
-    ("adapters", &["mail", "time", "secret", "store", "upstream", "journal", "wire"]),
+    ("adapters", &["mail", "time", "secret", "store", "outbox", "upstream", "journal", "wire"]),
     // 4 services
     ("relay", &["mail", "time", "secret", "smtp", "policy", "event", "retry", "store", "upstream", "journal", "wire"]),
     ("ingest", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal"]),

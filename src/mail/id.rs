@@ -151,6 +151,24 @@ macro_rules! sortable {
                 let id = Self(ulid::Ulid::from_string(text).ok()?);
                 id.to_string().eq_ignore_ascii_case(text).then_some(id)
             }
+
+            /// The moment it was made.
+            pub fn made(&self) -> Timestamp {
+                Timestamp::from_millis(self.0.timestamp_ms())
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+                Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no id")))
+            }
         }
 
         impl fmt::Display for $name {

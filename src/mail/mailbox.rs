@@ -270,6 +270,10 @@ macro_rules! as_text {
 }
 as_text!(Domain, Domain::parse);
 as_text!(Mailbox, |text: &str| Mailbox::parse(text.as_bytes()));
+as_text!(ReversePath, |text: &str| match text {
+    "<>" => Ok(ReversePath::Null),
+    mailbox => Mailbox::parse(mailbox.as_bytes()).map(ReversePath::Mailbox),
+});
 
 #[cfg(test)]
 mod tests {

@@ -13,4 +13,4 @@ pub use envelope::{Body, Envelope};
 pub use id::{ConfigurationSet, MessageId, SesTenant, SessionId, StreamId, TenantId, Username};
 pub use login::Login;
 pub use mailbox::{Domain, Mailbox, ReversePath};
-pub use receipt::{Receipt, Taken};
+pub use receipt::{Durable, Receipt, Taken};

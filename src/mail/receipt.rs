@@ -1,8 +1,9 @@
 //! The only values that can become a 250 after DATA.
 //!
-//! Promises: a [`Receipt`] is made from a [`Taken`] and nothing else, and a [`Taken`] only where
-//! SES's answer is read (`adapters/ses`); `tests/floors.rs` holds the sources to that. So no path
-//! through the relay can acknowledge a message that nobody has.
+//! Promises: a [`Receipt`] is made from a [`Taken`] or a [`Durable`] and nothing else; a [`Taken`]
+//! only where SES's answer is read (`adapters/ses`), a [`Durable`] only where body file and row are
+//! on the disk (`outbox`); `tests/floors.rs` holds the sources to that. So no path through the relay
+//! can acknowledge a message that nobody has.
 
 use super::id::MessageId;
 
@@ -22,6 +23,23 @@ impl Taken {
     }
 }
 
+/// Proof that a message is durable in our outbox: it holds the message's id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Durable(MessageId);
+
+impl Durable {
+    /// Body and row of this message are on the disk. Called where the commit of the row has returned,
+    /// nowhere else.
+    pub fn in_outbox(id: MessageId) -> Self {
+        Self(id)
+    }
+
+    /// The message's id, ours.
+    pub fn id(&self) -> MessageId {
+        self.0
+    }
+}
+
 /// Why the client may be told 250.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Receipt(Kind);
@@ -32,6 +50,8 @@ enum Kind {
     One(Taken),
     /// Several calls, under our id.
     Several { id: MessageId, recipients: usize },
+    /// The outbox has it.
+    Held(Durable),
 }
 
 impl Receipt {
@@ -46,11 +66,22 @@ impl Receipt {
         (!taken.is_empty()).then_some(Self(Kind::Several { id, recipients }))
     }
 
+    /// The outbox has it, for all whom SES has neither taken nor refused.
+    pub fn held(durable: Durable) -> Self {
+        Self(Kind::Held(durable))
+    }
+
+    /// Whether the outbox has it, rather than SES.
+    pub fn is_held(&self) -> bool {
+        matches!(self.0, Kind::Held(_))
+    }
+
     /// The text after `250 2.0.0`.
     pub fn words(&self) -> String {
         match &self.0 {
             Kind::One(taken) => format!("Ok {}", taken.ses_id()),
             Kind::Several { id, recipients } => format!("Ok {id} {recipients} recipients"),
+            Kind::Held(durable) => format!("queued as {}", durable.id()),
         }
     }
 }
