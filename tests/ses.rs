@@ -19,7 +19,8 @@ use bulkhead::sandbox::fault::{Fault, Faults, Kind};
 use bulkhead::sandbox::inbox::Inbox;
 use bulkhead::sandbox::{self, Sandbox, SesTenantResources};
 use bulkhead::secret::Secret;
-use bulkhead::upstream::{Call, Mailer, Outcome, Paused, Refused, Retry};
+use bulkhead::store::Pending;
+use bulkhead::upstream::{Account, Call, Mailer, Outcome, Paused, Refused, Retry};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -377,6 +378,36 @@ async fn rate_and_daily_quota_are_enforced_and_told_by_get_account() {
     let mailer = mailer(&paused.url).await;
     assert!(!mailer.account().await.unwrap().sending_enabled);
     assert!(matches!(mailer.send(call()).await, Outcome::Paused(Paused::Account, _)));
+}
+
+#[tokio::test]
+async fn who_knows_only_a_mailer_learns_rate_quota_and_standing_of_the_account() {
+    let house = sandbox(|options| {
+        options.max_send_rate = 14.0;
+        options.max_24_hour_send = Some(50_000);
+        options.enforcement_status = "PROBATION".into();
+    })
+    .await;
+    let mailer: Arc<dyn Mailer> = Arc::new(mailer(&house.url).await);
+    sent_id(&mailer.send(to(&["a@ok.example", "b@ok.example", "c@ok.example"])).await);
+    let wanted = Account {
+        max_send_rate: 14.0,
+        max_24_hour_send: 50_000.0,
+        sent_last_24_hours: 3.0,
+        sending_enabled: true,
+        production_access: true,
+        enforcement_status: "PROBATION".into(),
+    };
+    assert_eq!(mailer.account().await, Ok(wanted));
+
+    struct Mute;
+    impl Mailer for Mute {
+        fn send(&self, _call: Call) -> Pending<'_, Outcome> {
+            Box::pin(async { Outcome::Unknown("mute".into()) })
+        }
+    }
+    let mailer: Arc<dyn Mailer> = Arc::new(Mute);
+    assert_eq!(mailer.account().await, Err("this mailer does not know its account".into()));
 }
 
 #[tokio::test]
