@@ -33,7 +33,8 @@ pub enum Kind {
     Hang,
     /// The connection breaks as soon as the request's head is there; nothing of its body is read.
     ResetConnect,
-    /// The connection breaks in the middle of the request's body; the message is not taken.
+    /// The connection breaks once half of the request's body is there (its first piece, where its
+    /// length is not told); the message is not taken.
     ResetBody,
     /// The connection breaks without an answer; the message is not taken.
     Reset,
