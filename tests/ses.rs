@@ -272,8 +272,10 @@ async fn a_call_under_way_when_ses_goes_down_is_an_unknown_outcome() {
     assert!(house.faults.script([Fault::once(Kind::Hang)]));
     let hanging = start(&mailer, call());
     until(|| house.faults.waiting().is_empty()).await;
+    let began = Instant::now();
     house.door.close().unwrap();
     assert_unknown(&hanging.await.unwrap());
+    assert!(began.elapsed() < Duration::from_secs(10), "not by the break");
     house.door.open().unwrap();
     sent_id(&mailer.send(call()).await);
     assert_eq!(house.inbox.received(), 1);
