@@ -522,6 +522,17 @@ fn commands(of: &[&str]) -> BTreeSet<String> {
 }
 
 #[test]
+fn every_fault_of_the_sandbox_has_its_row() {
+    // Who asks for a kind that is not there is told all that are.
+    let told = serde_json::from_str::<bulkhead::sandbox::fault::Kind>(r#""nope""#).unwrap_err().to_string();
+    let kinds: BTreeSet<_> = quoted(&told).into_iter().filter(|kind| kind != "nope").collect();
+    assert!(kinds.contains("reset_body") && kinds.len() > 20, "{told}");
+    let shown: Vec<_> = rows("src/manual/operating.md", "fault kind").iter().flat_map(|row| quoted(&row[0])).collect();
+    assert_eq!(shown.iter().cloned().collect::<BTreeSet<_>>(), kinds);
+    assert_eq!(shown.len(), kinds.len(), "a kind is there twice");
+}
+
+#[test]
 fn every_command_has_its_row() {
     let table: BTreeSet<String> =
         rows("src/manual/operating.md", "command").into_iter().map(|row| quoted(&row[0]).remove(0)).collect();

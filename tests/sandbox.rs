@@ -17,11 +17,14 @@ use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::ses::{Credentials, sdk_config};
 use bulkhead::sandbox::fault::{Fault, Faults, Kind};
 use bulkhead::sandbox::inbox::Inbox;
+use bulkhead::sandbox::socket::Door;
 use bulkhead::sandbox::sqs::EventQueue;
 use bulkhead::sandbox::{self, EventForm, Sandbox};
 use bulkhead::secret::Secret;
 use bulkhead::time::Timestamp;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +37,7 @@ struct Running {
     queue_url: String,
     inbox: Arc<Inbox>,
     faults: Arc<Faults>,
+    door: Arc<Door>,
     queue: Arc<EventQueue>,
     ses: aws_sdk_sesv2::Client,
     sqs: aws_sdk_sqs::Client,
@@ -53,6 +57,7 @@ async fn sandbox(change: impl FnOnce(&mut sandbox::Options)) -> Running {
         queue_url: sandbox.queue_url(),
         inbox: sandbox.messages(),
         faults: sandbox.faults(),
+        door: sandbox.door(),
         queue: sandbox.queue(),
         ses: aws_sdk_sesv2::Client::from_conf(
             aws_sdk_sesv2::config::Builder::from(&config)
@@ -498,8 +503,105 @@ async fn other_programs_see_and_script_it_over_http() {
         assert_eq!(status, 400, "{wrong}");
         assert!(body["message"].as_str().unwrap().contains("not a list of faults"), "{body}");
     }
+    for blind in ["reset_connect", "reset_body"] {
+        let script = format!(r#"[{{"kind":"500"}},{{"kind":"{blind}","match":{{"recipient":"@ok.example"}}}}]"#);
+        let (status, _, body) = house.http("POST", "/sandbox/faults", false, &script).await;
+        assert_eq!(status, 400, "{blind}");
+        assert!(body["message"].as_str().unwrap().contains("takes no match"), "{body}");
+    }
+    assert_eq!(house.faults.waiting().len(), 2, "a script is taken whole or not at all");
     house.http("DELETE", "/sandbox/faults", false, "").await;
     assert!(house.faults.waiting().is_empty());
+}
+
+#[tokio::test]
+async fn an_outage_lasts_until_its_fault_is_cleared() {
+    let house = sandbox(|_| ()).await;
+    let outage = r#"[{"kind":"503","lasting":true}]"#;
+    let (status, _, waiting) = house.http("POST", "/sandbox/faults", false, outage).await;
+    assert_eq!((status, &waiting[0]["lasting"]), (200, &json!(true)));
+    let call = r#"{"Content":{"Raw":{"Data":"RnJvbTogYUBiLmUNCg0K"}},"Destination":{"ToAddresses":["a@b.example"]}}"#;
+    for _ in 0..5 {
+        assert_eq!(house.http("POST", "/v2/email/outbound-emails", true, call).await.0, 503);
+    }
+    house.http("DELETE", "/sandbox/faults", false, "").await;
+    assert_eq!(house.http("POST", "/v2/email/outbound-emails", true, call).await.0, 200);
+}
+
+/// What a plain connection meets after it has sent this.
+async fn meets(house: &Running, request: &[u8]) -> std::io::Result<usize> {
+    let address = house.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), stream.read(&mut [0; 64])).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_request_is_reset_at_its_head_or_in_the_middle_of_its_body() {
+    let house = sandbox(|_| ()).await;
+    let length = 2 * 1024 * 1024;
+    let head = format!(
+        "POST /v2/email/outbound-emails HTTP/1.1\r\nhost: x\r\nauthorization: AWS4-HMAC-SHA256 x\r\ncontent-length: {length}\r\n\r\n"
+    );
+    let with = |body: usize| [head.as_bytes(), &vec![b'x'; body]].concat();
+    // Not an octet of the body has come: nothing of it is waited for.
+    assert!(house.faults.script([Fault::once(Kind::ResetConnect)]));
+    let error = meets(&house, &with(0)).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    // Half of it has come and the rest never does.
+    assert!(house.faults.script([Fault::once(Kind::ResetBody)]));
+    let error = meets(&house, &with(length / 2)).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(house.faults.waiting().is_empty());
+    // Less than half: the middle is not reached, and the connection stands.
+    assert!(house.faults.script([Fault::once(Kind::ResetBody)]));
+    let address = house.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&with(length / 2 - 1)).await.unwrap();
+    until(|| house.faults.waiting().is_empty()).await;
+    house.http("GET", "/sandbox/faults", false, "").await;
+    assert_eq!(stream.try_read(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    stream.write_all(b"x").await.unwrap();
+    let met = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut [0; 64])).await.unwrap();
+    assert_eq!(met.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(house.inbox.received(), 0);
+}
+
+#[tokio::test]
+async fn a_closed_door_refuses_connections_and_breaks_those_that_wait() {
+    let house = sandbox(|_| ()).await;
+    let address = house.url.strip_prefix("http://").unwrap();
+    for _ in 0..3 {
+        let mut waiting = TcpStream::connect(address).await.unwrap();
+        // Answered once: the connection is in, kept alive.
+        waiting.write_all(b"GET /sandbox/faults HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"[]") {
+            let mut piece = [0; 512];
+            let n = waiting.read(&mut piece).await.unwrap();
+            assert!(n > 0, "closed under its first answer");
+            answer.extend_from_slice(&piece[..n]);
+        }
+        house.door.close().unwrap();
+        house.door.close().unwrap();
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        let met = tokio::time::timeout(Duration::from_secs(20), waiting.read(&mut [0; 64])).await.unwrap();
+        assert_eq!(met.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        house.door.open().unwrap();
+        house.door.open().unwrap();
+        house.send(&["a@ok.example"], None, None).await;
+    }
+    assert_eq!(house.inbox.received(), 3);
+}
+
+/// Lets the other tasks run until `done`.
+async fn until(done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "it never came to that");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -522,11 +624,7 @@ async fn a_drain_ends_long_polls_and_hanging_calls() {
     let poll = tokio::spawn(house.receive().wait_time_seconds(20).send());
     let raw = RawMessage::builder().data(Blob::new(MESSAGE)).build().unwrap();
     let hanging = tokio::spawn(house.ses.send_email().content(EmailContent::builder().raw(raw).build()).send());
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !house.faults.waiting().is_empty() {
-        assert!(Instant::now() < deadline, "the call never came");
-        tokio::task::yield_now().await;
-    }
+    until(|| house.faults.waiting().is_empty()).await;
     let began = Instant::now();
     house.drain.cancel();
     house.task.await.unwrap();

@@ -9,6 +9,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -17,9 +18,11 @@ use bulkhead::adapters::ses::{self, Credentials, SesMailer, sdk_config};
 use bulkhead::mail::{ConfigurationSet, Mailbox, SesTenant};
 use bulkhead::sandbox::fault::{Fault, Faults, Kind};
 use bulkhead::sandbox::inbox::Inbox;
+use bulkhead::sandbox::socket::Door;
 use bulkhead::sandbox::{self, Sandbox, SesTenantResources};
 use bulkhead::secret::Secret;
-use bulkhead::upstream::{Call, Mailer, Outcome, Paused, Refused, Retry};
+use bulkhead::store::Pending;
+use bulkhead::upstream::{Account, Call, Mailer, Outcome, Paused, Refused, Retry};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -30,6 +33,7 @@ struct Running {
     url: String,
     inbox: Arc<Inbox>,
     faults: Arc<Faults>,
+    door: Arc<Door>,
     _drain: DropGuard,
 }
 
@@ -42,6 +46,7 @@ async fn sandbox(change: impl FnOnce(&mut sandbox::Options)) -> Running {
         url: sandbox.url(),
         inbox: sandbox.messages(),
         faults: sandbox.faults(),
+        door: sandbox.door(),
         _drain: drain.clone().drop_guard(),
     };
     tokio::spawn(sandbox.run(drain));
@@ -157,6 +162,7 @@ async fn every_answer_of_ses_has_its_outcome_through_the_sdk() {
         (Kind::MissingSet, Retry::ConfigurationSetMissing),
         (Kind::MissingTenant, Retry::TenantMissing),
         (Kind::ExpiredToken, Retry::Credentials),
+        (Kind::WrongCredentials, Retry::Credentials),
         (Kind::MailFrom, Retry::MailFromDomain),
     ] {
         assert!(house.faults.script([Fault::once(kind)]));
@@ -188,7 +194,15 @@ async fn every_answer_of_ses_has_its_outcome_through_the_sdk() {
 async fn the_sdk_never_sends_twice_by_itself() {
     let house = sandbox(|_| ()).await;
     let mailer = mailer(&house.url).await;
-    for kind in [Kind::Throttle, Kind::Internal, Kind::Unavailable, Kind::Reset, Kind::ResetAfter] {
+    for kind in [
+        Kind::Throttle,
+        Kind::Internal,
+        Kind::Unavailable,
+        Kind::ResetConnect,
+        Kind::ResetBody,
+        Kind::Reset,
+        Kind::ResetAfter,
+    ] {
         assert!(house.faults.script([Fault::times(kind, 5)]));
         let outcome = mailer.send(call()).await;
         assert!(!matches!(outcome, Outcome::Sent(_)), "{kind:?}: {outcome:?}");
@@ -212,6 +226,59 @@ async fn a_broken_connection_after_the_request_is_an_unknown_outcome() {
     assert!(house.faults.script([Fault::once(Kind::ResetAfter)]));
     assert_unknown(&mailer.send(call()).await);
     assert_eq!(house.inbox.received(), 3, "SES had it");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_under_the_request_is_an_unknown_outcome() {
+    let house = sandbox(|_| ()).await;
+    let mailer = mailer(&house.url).await;
+    for (round, kind) in [Kind::ResetConnect, Kind::ResetBody].into_iter().enumerate() {
+        // Small and large, on a fresh connection and on one that has served before.
+        for octets in [1024, 2 * 1024 * 1024, 1024] {
+            assert!(house.faults.script([Fault::once(kind)]));
+            assert_unknown(&mailer.send(sized(octets)).await);
+            assert!(house.faults.waiting().is_empty(), "{kind:?} did not strike");
+        }
+        sent_id(&mailer.send(call()).await);
+        assert_eq!(house.inbox.received(), round as u64 + 1, "{kind:?}: the message was taken");
+    }
+}
+
+#[tokio::test]
+async fn while_ses_is_down_nothing_leaves_and_once_it_is_up_all_is_as_before() {
+    let house = sandbox(|_| ()).await;
+    let used = mailer(&house.url).await;
+    for round in 1..=3 {
+        sent_id(&used.send(call()).await);
+        house.door.close().unwrap();
+        let fresh = mailer(&house.url).await;
+        assert_retry(&fresh.send(call()).await, Retry::Network);
+        // Its connection was broken too. Used before the break is noticed, nobody knows what left;
+        // with the connection gone it is as with the fresh one.
+        let outcome = used.send(call()).await;
+        assert!(matches!(outcome, Outcome::Retry(Retry::Network, _) | Outcome::Unknown(_)), "{outcome:?}");
+        assert_retry(&used.send(call()).await, Retry::Network);
+        assert_eq!(house.inbox.received(), round * 2 - 1);
+
+        house.door.open().unwrap();
+        sent_id(&fresh.send(call()).await);
+    }
+}
+
+#[tokio::test]
+async fn a_call_under_way_when_ses_goes_down_is_an_unknown_outcome() {
+    let house = sandbox(|_| ()).await;
+    let mailer = Arc::new(mailer(&house.url).await);
+    assert!(house.faults.script([Fault::once(Kind::Hang)]));
+    let hanging = start(&mailer, call());
+    until(|| house.faults.waiting().is_empty()).await;
+    let began = Instant::now();
+    house.door.close().unwrap();
+    assert_unknown(&hanging.await.unwrap());
+    assert!(began.elapsed() < Duration::from_secs(10), "not by the break");
+    house.door.open().unwrap();
+    sent_id(&mailer.send(call()).await);
+    assert_eq!(house.inbox.received(), 1);
 }
 
 #[tokio::test]
@@ -380,6 +447,36 @@ async fn rate_and_daily_quota_are_enforced_and_told_by_get_account() {
 }
 
 #[tokio::test]
+async fn who_knows_only_a_mailer_learns_rate_quota_and_standing_of_the_account() {
+    let house = sandbox(|options| {
+        options.max_send_rate = 14.0;
+        options.max_24_hour_send = Some(50_000);
+        options.enforcement_status = "PROBATION".into();
+    })
+    .await;
+    let mailer: Arc<dyn Mailer> = Arc::new(mailer(&house.url).await);
+    sent_id(&mailer.send(to(&["a@ok.example", "b@ok.example", "c@ok.example"])).await);
+    let wanted = Account {
+        max_send_rate: 14.0,
+        max_24_hour_send: 50_000.0,
+        sent_last_24_hours: 3.0,
+        sending_enabled: true,
+        production_access: true,
+        enforcement_status: "PROBATION".into(),
+    };
+    assert_eq!(mailer.account().await, Ok(wanted));
+
+    struct Mute;
+    impl Mailer for Mute {
+        fn send(&self, _call: Call) -> Pending<'_, Outcome> {
+            Box::pin(async { Outcome::Unknown("mute".into()) })
+        }
+    }
+    let mailer: Arc<dyn Mailer> = Arc::new(Mute);
+    assert_eq!(mailer.account().await, Err("this mailer does not know its account".into()));
+}
+
+#[tokio::test]
 async fn get_account_fails_in_words() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let words = mailer(&format!("http://{closed}")).await.account().await.unwrap_err();
@@ -407,6 +504,41 @@ async fn calls_in_flight_are_bounded_and_a_dropped_call_gives_its_place_back() {
     hanging.abort();
     assert!(hanging.await.unwrap_err().is_cancelled());
     sent_id(&mailer.send(call()).await);
+}
+
+#[tokio::test]
+async fn calls_dropped_while_they_wait_for_their_turn_give_everything_back() {
+    let house = sandbox(|_| ()).await;
+    let options = ses::Options {
+        calls_in_flight: 1,
+        bytes_in_flight: 64 * 1024,
+        queue_time: Duration::from_secs(5),
+        ..options(&house.url)
+    };
+    let mailer = Arc::new(SesMailer::new(&config().await, options));
+    for _ in 0..3 {
+        // Of 64 KiB the one under way holds 4.
+        assert!(house.faults.script([Fault::once(Kind::Hang)]));
+        let under_way = start(&mailer, sized(1024));
+        until(|| house.faults.waiting().is_empty()).await;
+        // This one has 56 more and waits for the call; that one has the 4 that are left, and waits
+        // for more of them; the last stands behind both.
+        let mut for_a_call = mailer.send(sized(14 * 1024));
+        let mut for_octets = mailer.send(sized(4 * 1024));
+        let mut behind = mailer.send(sized(1024));
+        let mut cx = Context::from_waker(Waker::noop());
+        for waiting in [&mut for_a_call, &mut for_octets, &mut behind] {
+            assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        }
+        drop(for_octets);
+        drop(for_a_call);
+        under_way.abort();
+        assert!(under_way.await.unwrap_err().is_cancelled());
+        sent_id(&behind.await);
+        // All 64 at once: nothing is held by the dropped.
+        sent_id(&mailer.send(sized(16 * 1024)).await);
+    }
+    assert_eq!(house.inbox.received(), 6);
 }
 
 #[tokio::test]

@@ -210,7 +210,7 @@ async fn what_ses_refuses_for_one_recipient_leaves_the_others() {
 }
 
 /// What goes wrong at SES, and what the client hears.
-const REPLIES: [(Kind, &str, &str); 18] = [
+const REPLIES: [(Kind, &str, &str); 21] = [
     (Kind::Throttle, "451 4.3.2 ", "sending rate"),
     (Kind::Quota, "451 4.3.2 ", "daily quota"),
     (Kind::Paused, "451 4.3.2 ", "paused the account"),
@@ -219,6 +219,7 @@ const REPLIES: [(Kind, &str, &str); 18] = [
     (Kind::Internal, "451 4.3.0 ", "fault of its own"),
     (Kind::Unavailable, "451 4.3.0 ", "fault of its own"),
     (Kind::ExpiredToken, "451 4.3.5 ", "cannot log in"),
+    (Kind::WrongCredentials, "451 4.3.5 ", "cannot log in"),
     (Kind::AccessDenied, "451 4.3.5 ", "may not send"),
     (Kind::MissingSet, "451 4.3.5 ", "configuration set"),
     (Kind::MissingTenant, "451 4.3.5 ", "tenant is not there"),
@@ -227,6 +228,8 @@ const REPLIES: [(Kind, &str, &str); 18] = [
     (Kind::Unverified, "550 5.7.1 ", "sender@example.com"),
     (Kind::BadRequest, "554 5.6.0 ", "Invalid MIME structure."),
     (Kind::Reject, "554 5.6.0 ", "rejected for its content"),
+    (Kind::ResetConnect, "451 4.4.2 ", "may arrive twice"),
+    (Kind::ResetBody, "451 4.4.2 ", "may arrive twice"),
     (Kind::Reset, "451 4.4.2 ", "may arrive twice"),
     (Kind::ResetAfter, "451 4.4.2 ", "may arrive twice"),
 ];

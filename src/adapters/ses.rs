@@ -38,7 +38,7 @@ use crate::mail::Taken;
 use crate::secret::Secret;
 use crate::store::Pending;
 use crate::upstream::classify::{Failure, classify, tidy};
-use crate::upstream::{Call, Mailer, Outcome};
+use crate::upstream::{Account, Call, Mailer, Outcome};
 
 /// How often a message lies in memory while its call is in flight.
 pub const COPIES: usize = 4;
@@ -96,23 +96,6 @@ pub enum Credentials {
         /// Secret access key, ASCII.
         secret_access_key: Secret,
     },
-}
-
-/// What GetAccount says of the account in this region.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Account {
-    /// Recipients a second.
-    pub max_send_rate: f64,
-    /// Recipients in 24 hours; -1 is no limit.
-    pub max_24_hour_send: f64,
-    /// Recipients in the last 24 hours.
-    pub sent_last_24_hours: f64,
-    /// False: the account's sending is paused.
-    pub sending_enabled: bool,
-    /// False: SES's own sandbox, verified recipients only.
-    pub production_access: bool,
-    /// `HEALTHY`, `PROBATION`, `SHUTDOWN`; empty if SES says nothing.
-    pub enforcement_status: String,
 }
 
 /// The configuration all AWS clients are made from, with the one HTTP client they share. Without a
@@ -181,9 +164,8 @@ impl SesMailer {
         }
     }
 
-    /// Asks SES for quota, rate and standing of the account (GetAccount, at most 1 a second). The
-    /// error is in words for the log.
-    pub async fn account(&self) -> Result<Account, String> {
+    /// GetAccount. It waits for no turn: it carries nothing, and is asked most when calls are stuck.
+    async fn ask_account(&self) -> Result<Account, String> {
         let trail = Trail::default();
         let answer = TRAIL.scope(trail.clone(), self.client.get_account().send()).await;
         let account = answer.map_err(|error| match classify(&self.failure(error, &trail)) {
@@ -292,6 +274,10 @@ impl SesMailer {
 impl Mailer for SesMailer {
     fn send(&self, call: Call) -> Pending<'_, Outcome> {
         Box::pin(self.offer(call))
+    }
+
+    fn account(&self) -> Pending<'_, Result<Account, String>> {
+        Box::pin(self.ask_account())
     }
 }
 

@@ -59,6 +59,9 @@ pub(super) async fn script(State(house): State<Shared>, request: axum::extract::
         Ok(faults) => faults,
         Err(error) => return wrong(format!("not a list of faults: {error}")),
     };
+    if let Some(blind) = faults.iter().find(|fault| !fault.is_sound()) {
+        return wrong(format!("{} strikes before the call is known, so it takes no match", json!(blind.kind)));
+    }
     if !house.faults.script(faults) {
         return wrong(format!("more than {FAULTS} faults would wait"));
     }

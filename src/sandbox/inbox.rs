@@ -60,6 +60,11 @@ impl Inbox {
         self.kept().messages.iter().cloned().collect()
     }
 
+    /// Those with this `tenant` tag, oldest first.
+    pub fn by_tenant(&self, name: &str) -> Vec<Arc<Message>> {
+        self.kept().messages.iter().filter(|message| message.tag("tenant") == Some(name)).cloned().collect()
+    }
+
     /// How many came since the start or the last [`Inbox::clear`], dropped ones included.
     pub fn received(&self) -> u64 {
         *self.received.borrow()
@@ -145,6 +150,17 @@ mod tests {
         assert_eq!(ids(&inbox.wait_for(6).await), ["5"]);
         inbox.clear();
         assert_eq!((inbox.received(), inbox.dropped(), inbox.all().len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_tenants_messages_are_told_by_their_tag() {
+        let inbox = Inbox::new(10, 1000);
+        for (id, tenant) in ["acme", "globex", "acme"].into_iter().enumerate() {
+            inbox.put(Message { tags: vec![("tenant".into(), tenant.into())], ..message(id, 1) });
+        }
+        inbox.put(message(3, 1));
+        assert_eq!(ids(&inbox.by_tenant("acme")), ["0", "2"]);
+        assert_eq!(ids(&inbox.by_tenant("")), [""; 0]);
     }
 
     #[test]

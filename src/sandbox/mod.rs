@@ -5,7 +5,8 @@
 //! and, where told, unknown configuration sets, identities and SES tenants, rate and daily quota)
 //! in SES's words; it keeps what it takes, octet by octet; it tells what became of it in SES's
 //! events through a queue that hides and redelivers as SQS does. Everything is bounded:
-//! connections, messages, octets, notices, faults. It goes wrong on demand: `sandbox/fault`.
+//! connections, messages, octets, notices, faults. It goes wrong on demand: `sandbox/fault`; and it
+//! is down on demand: [`socket::Door`].
 //! Refuses: to listen anywhere but on loopback, for it lets anybody in (signatures are not
 //! verified) and shows everybody's mail; content that is not raw; FromEmailAddress.
 //! What it does not do: deliver anything, DKIM, suppression lists, VDM, more than one queue.
@@ -43,7 +44,7 @@ use self::fault::Faults;
 use self::inbox::Inbox;
 use self::quota::Quota;
 use self::refusal::Refusal;
-use self::socket::{Door, Fuse};
+use self::socket::{Door, Entrance, Fuse};
 use self::sqs::EventQueue;
 use crate::secret::Random;
 use crate::time::{Clock, Timestamp};
@@ -150,7 +151,7 @@ impl Options {
 /// The sandbox, bound and not yet running.
 pub struct Sandbox {
     house: Shared,
-    door: Door,
+    door: Arc<Door>,
     address: SocketAddr,
 }
 
@@ -193,7 +194,7 @@ impl Sandbox {
             closing: CancellationToken::new(),
             options,
         };
-        Ok(Self { house: Arc::new(house), door: Door::new(listener), address })
+        Ok(Self { house: Arc::new(house), door: Arc::new(Door::new(listener, address)), address })
     }
 
     /// Where it listens.
@@ -221,6 +222,11 @@ impl Sandbox {
         self.house.faults.clone()
     }
 
+    /// What lets connections in: closed, SES is down.
+    pub fn door(&self) -> Arc<Door> {
+        self.door.clone()
+    }
+
     /// The events queue.
     pub fn queue(&self) -> Arc<EventQueue> {
         self.house.queue.clone()
@@ -232,7 +238,7 @@ impl Sandbox {
         let closing = self.house.closing.clone();
         let service = router(self.house).into_make_service_with_connect_info::<Fuse>();
         let draining = drain.clone();
-        let served = axum::serve(self.door, service).with_graceful_shutdown(async move {
+        let served = axum::serve(Entrance::new(self.door), service).with_graceful_shutdown(async move {
             draining.cancelled().await;
             closing.cancel();
         });

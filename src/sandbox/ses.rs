@@ -1,9 +1,11 @@
 //! SES v2's own routes: SendEmail with raw content, GetAccount (protocol rest-json).
 
 use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{ConnectInfo, State};
 use axum::http::Response;
 use base64::Engine as _;
@@ -84,6 +86,10 @@ pub(super) async fn send_email(
     if let Err(refusal) = signed(&head.headers) {
         return house.refused(&refusal);
     }
+    let blind = house.faults.take_blind();
+    if let Some(fault) = blind {
+        return house.cut(&fault, &fuse, body).await;
+    }
     let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
         return house.refused(&Refusal::new(413, "RequestEntityTooLargeException", "Request is too large."));
     };
@@ -93,10 +99,7 @@ pub(super) async fn send_email(
     };
     let fault = house.faults.take(call.configuration_set.as_deref(), &call.destination);
     let Some(Fault { kind, delay_ms, .. }) = fault else { return house.answered(house.take(call)) };
-    tokio::select! {
-        () = tokio::time::sleep(Duration::from_millis(delay_ms)) => {}
-        () = house.closing.cancelled() => {}
-    }
+    house.wait(delay_ms).await;
     if let Some(refusal) =
         fault::refusal(kind, call.configuration_set.as_deref(), &house.place.region, &house.place.account)
     {
@@ -108,8 +111,7 @@ pub(super) async fn send_email(
         Kind::Reset => {}
         _ => return house.answered(house.take(call)),
     }
-    fuse.blow();
-    house.reply(200, None, &json!({}))
+    house.broken(&fuse)
 }
 
 /// `GET /v2/email/account`.
@@ -170,7 +172,41 @@ fn read(body: &[u8]) -> Result<Call, Refusal> {
     Ok(Call { destination: to_addresses, tags, configuration_set: set, tenant_name: request.tenant_name, header, raw })
 }
 
+/// Half of a body, or its first piece where its length is not known. Less only of a body that broke.
+async fn read_half(body: &mut Body) {
+    let wanted = body.size_hint().exact().unwrap_or(0) / 2;
+    let mut seen = 0;
+    while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+        seen += frame.data_ref().map_or(0, |piece| u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        if seen >= wanted {
+            return;
+        }
+    }
+}
+
 impl House {
+    /// A fault that strikes before the whole call is there.
+    async fn cut(&self, fault: &Fault, fuse: &Fuse, mut body: Body) -> Response<Body> {
+        if fault.kind == Kind::ResetBody {
+            read_half(&mut body).await;
+        }
+        self.wait(fault.delay_ms).await;
+        self.broken(fuse)
+    }
+
+    async fn wait(&self, delay_ms: u64) {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(delay_ms)) => {}
+            () = self.closing.cancelled() => {}
+        }
+    }
+
+    /// The answer that never leaves.
+    fn broken(&self, fuse: &Fuse) -> Response<Body> {
+        fuse.blow();
+        self.reply(200, None, &json!({}))
+    }
+
     fn answered(&self, outcome: Result<String, Refusal>) -> Response<Body> {
         match outcome {
             Ok(id) => self.reply(200, None, &json!({ "MessageId": id })),

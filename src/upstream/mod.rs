@@ -96,12 +96,35 @@ pub enum Paused {
     ConfigurationSet,
 }
 
+/// What GetAccount says of the account in this region.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Account {
+    /// Recipients a second.
+    pub max_send_rate: f64,
+    /// Recipients in 24 hours; -1 is no limit.
+    pub max_24_hour_send: f64,
+    /// Recipients in the last 24 hours.
+    pub sent_last_24_hours: f64,
+    /// False: the account's sending is paused.
+    pub sending_enabled: bool,
+    /// False: SES's own sandbox, verified recipients only.
+    pub production_access: bool,
+    /// `HEALTHY`, `PROBATION`, `SHUTDOWN`; empty if SES says nothing.
+    pub enforcement_status: String,
+}
+
 /// Sends messages.
 pub trait Mailer: Send + Sync + 'static {
     /// Offers one call to SES and waits for its answer, within the mailer's own time-outs and
     /// bounds. Never fails: every fault is an outcome. Dropping the future abandons the call; what
     /// had left already may still be taken.
     fn send(&self, call: Call) -> Pending<'_, Outcome>;
+
+    /// Asks SES for rate, quota and standing of the account; SES allows it once a second. The error
+    /// is in words for the log. A mailer without an account of its own says that it knows none.
+    fn account(&self) -> Pending<'_, Result<Account, String>> {
+        Box::pin(async { Err("this mailer does not know its account".to_owned()) })
+    }
 }
 
 /// One item of the events queue.
