@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
 use crate::mail::{ConfigurationSet, Mailbox, SesTenant};
-use crate::policy::tenant::{FanOut, Limits, PausedReply, StreamKind, SuppressionReason, Warmup};
+use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, StreamKind, SuppressionReason, Warmup};
 use crate::secret::Secret;
 use crate::store::Pending;
 use crate::store::credential::{Origin, SecretHash, StoredSecret};
@@ -37,6 +37,10 @@ fn stream(id: &str, kind: StreamKind, set: &str) -> Stream {
         daily_recipients: None,
         warmup: None,
         fan_out: FanOut::Single,
+        handoff: Handoff::Through,
+        max_age_hours: None,
+        dedupe: true,
+        dsn: false,
         limits: Limits::default(),
         pause: None,
     }
@@ -52,6 +56,7 @@ fn tenant(id: &str, streams: &[&str]) -> Tenant {
         ses_tenant: None,
         default_stream: stream_id(streams[0]),
         limits: Limits::default(),
+        weight: Tenant::WEIGHT,
         enforce: true,
         paused_reply: PausedReply::Defer,
         pause: None,
