@@ -129,7 +129,7 @@ fn outbox(check: &Check<'_>, settings: &Settings) {
         check.fault(
             &["outbox.calls_per_stream", "outbox.calls_in_flight"],
             format!(
-                "is {}, more than outbox.calls_in_flight ({}), so one stream could take every call",
+                "is {}, more than outbox.calls_in_flight ({}), so it would bound nothing",
                 outbox.calls_per_stream, outbox.calls_in_flight
             ),
             "lower it, or raise outbox.calls_in_flight",

@@ -539,3 +539,26 @@ impl Log {
         Some(Self { format, recipients, level: level? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_of_no_age_of_its_own_has_that_of_its_kind() {
+        let file = "[outbox]\nmax_age_transactional_hours = 3\nmax_age_bulk_hours = 2\nmax_age_marketing_hours = 1\n";
+        let document = super::super::file::Document::parse("settings.toml", file).unwrap();
+        let (settings, _) = super::super::read(document).unwrap();
+        let tenants = StreamKind::ALL.map(|kind| {
+            let kind = kind.word();
+            format!("[[tenant.stream]]\nid = \"{kind}\"\nkind = \"{kind}\"\nconfiguration_set = \"{kind}\"\n")
+        });
+        let head = "[[tenant]]\nid = \"acme\"\nsenders = [\"acme.example\"]\ndefault_stream = \"bulk\"\n";
+        let (declared, _) = super::super::read_tenants("tenants.toml", &(head.to_owned() + &tenants.concat())).unwrap();
+        for (stream, hours) in declared.tenants[0].tenant.streams.values().zip([2, 1, 3]) {
+            assert_eq!(settings.outbox.max_age(stream), Duration::from_hours(hours), "{}", stream.id);
+            let own = Stream { max_age_hours: Some(336), ..stream.clone() };
+            assert_eq!(settings.outbox.max_age(&own), Duration::from_hours(336), "{}", stream.id);
+        }
+    }
+}

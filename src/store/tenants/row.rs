@@ -214,3 +214,55 @@ fn word(value: &Value) -> String {
         Value::Number(_) | Value::Bool(_) | Value::Null | Value::Object(_) => value.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD_TENANT: &str = r#"{"default_stream":"main","limits":{},"enforce":true,"paused_reply":"defer"}"#;
+    const OLD_STREAM: &str =
+        r#"{"kind":"bulk","configuration_set":"acme-main","suppress_on":["bounce"],"fan_out":"single","limits":{}}"#;
+
+    #[test]
+    fn rows_from_before_the_outbox_read_and_are_written_as_they_were() {
+        let tenant: TenantRow = serde_json::from_str(OLD_TENANT).unwrap();
+        assert_eq!(tenant.weight, 1);
+        assert_eq!(serde_json::to_string(&tenant).unwrap(), OLD_TENANT);
+        let stream: StreamRow = serde_json::from_str(OLD_STREAM).unwrap();
+        let read = (stream.handoff, stream.max_age_hours, stream.dedupe, stream.dsn);
+        assert_eq!(read, (Handoff::Through, None, true, false));
+        assert_eq!(serde_json::to_string(&stream).unwrap(), OLD_STREAM);
+    }
+
+    #[test]
+    fn golden_rows_of_the_outbox() {
+        let tenant = r#"{"default_stream":"main","limits":{},"weight":7,"enforce":true,"paused_reply":"defer"}"#;
+        let row: TenantRow = serde_json::from_str(tenant).unwrap();
+        assert_eq!(row.weight, 7);
+        assert_eq!(serde_json::to_string(&row).unwrap(), tenant);
+        let stream = OLD_STREAM
+            .replace(r#","limits""#, r#","handoff":"queue","max_age_hours":12,"dedupe":false,"dsn":true,"limits""#);
+        let row: StreamRow = serde_json::from_str(&stream).unwrap();
+        assert_eq!((row.handoff, row.max_age_hours, row.dedupe, row.dsn), (Handoff::Queue, Some(12), false, true));
+        assert_eq!(serde_json::to_string(&row).unwrap(), stream);
+        let there_and_back = StreamRow::of(&row.clone().stream("main".parse().unwrap()));
+        assert_eq!(there_and_back, row);
+    }
+
+    /// What a difference says of a field that is left out is what reading makes of it.
+    #[test]
+    fn what_is_left_out_is_told_as_it_reads() {
+        let tenant: TenantRow = serde_json::from_str(OLD_TENANT).unwrap();
+        let stream: StreamRow = serde_json::from_str(OLD_STREAM).unwrap();
+        let reads: BTreeMap<&str, String> = BTreeMap::from([
+            ("weight", tenant.weight.to_string()),
+            ("handoff", stream.handoff.word().into()),
+            ("dedupe", stream.dedupe.to_string()),
+            ("dsn", stream.dsn.to_string()),
+        ]);
+        assert_eq!(
+            LEFT_OUT.into_iter().map(|(field, word)| (field, word.to_owned())).collect::<BTreeMap<_, _>>(),
+            reads
+        );
+    }
+}
