@@ -141,6 +141,13 @@ mod tests {
             let settings = load(None, [(name.clone(), value.clone())].into_iter().chain(beside));
             let settings = settings.unwrap_or_else(|problems| panic!("{name}={value}: {problems:?}"));
             assert!(!outcomes.contains(&settings), "{name}={value} does what another setting does, or nothing");
+            let told = [outcomes[0].changed_limits(&settings), outcomes[0].changed_beside_limits(&settings)].concat();
+            let key = match entry.chapter {
+                "" => entry.key.to_owned(),
+                "listener" => "listener".to_owned(),
+                chapter => format!("{chapter}.{}", entry.key),
+            };
+            assert!(told.contains(&key.as_str()), "a reload does not see {key}: {told:?}");
             outcomes.push(settings);
         }
         assert!(outcomes.len() > 50, "only {} settings", outcomes.len());
