@@ -12,7 +12,7 @@ use bulkhead::mail::header::{Additions, HeaderLimits, HeaderSection};
 use bulkhead::mail::{ConfigurationSet, Login, Mailbox, Receipt, ReversePath, StreamId, Taken, TenantId, Username};
 use bulkhead::policy::decide;
 use bulkhead::policy::tenant::{
-    FanOut, Limits, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
+    FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
 };
 use bulkhead::smtp::{Answer, Question, Session, Step, Terms};
 use bytes::Bytes;
@@ -80,6 +80,10 @@ fn tenant() -> Tenant {
             daily_recipients: None,
             warmup: None,
             fan_out: FanOut::Single,
+            handoff: Handoff::Through,
+            max_age_hours: None,
+            dedupe: true,
+            dsn: false,
             limits: Limits::default(),
             pause: None,
         };
@@ -92,6 +96,7 @@ fn tenant() -> Tenant {
         ses_tenant: None,
         default_stream: StreamId::parse("transactional").unwrap(),
         limits: Limits::default(),
+        weight: Tenant::WEIGHT,
         enforce: true,
         paused_reply: PausedReply::Defer,
         pause: None,

@@ -291,6 +291,34 @@ fn apply_shows_the_difference_and_changes_nothing_the_second_time() {
 }
 
 #[test]
+fn how_a_stream_uses_the_outbox_is_shown() {
+    let place = Place::new();
+    let own = "handoff = \"queue\"\nmax_age_hours = 12\ndedupe = false\ndsn = true\n";
+    let text = TENANTS
+        .replace("default_stream", "weight = 7\ndefault_stream")
+        .replace("configuration_set = \"acme-marketing\"\n", &format!("configuration_set = \"acme-marketing\"\n{own}"));
+    let file = place.write("outbox.toml", &text).display().to_string();
+    place.ok(&["apply", &file]);
+    assert_eq!(place.ok(&["apply", &file]).out, "nothing to change\n");
+    let shown = place.json(&["tenant", "show", "acme"]);
+    assert_eq!(shown["weight"], 7);
+    let members = |stream: &serde_json::Value| {
+        ["handoff", "max_age_hours", "dedupe", "dsn"].map(|member| stream[member].to_string()).join(" ")
+    };
+    assert_eq!(members(&shown["streams"][0]), "\"queue\" 12 false true");
+    assert_eq!(members(&shown["streams"][1]), "\"through\" null true false");
+    let text = place.ok(&["tenant", "show", "acme"]).out;
+    let weight = text.lines().find(|line| line.starts_with("weight")).unwrap();
+    assert_eq!(weight.split_whitespace().last(), Some("7"), "{text}");
+    let row = |stream: &str| text.lines().find(|line| line.starts_with(stream)).unwrap().to_owned();
+    assert!(row("marketing").contains("  queue, max_age_hours 12, no dedupe, dsn  "), "{text}");
+    assert!(row("transactional").contains("  through  "), "{text}");
+    // Changing its limits leaves the rest as it is.
+    place.ok(&["tenant", "limits", "acme", "--pause-bounce", "0.03"]);
+    assert_eq!(place.json(&["tenant", "show", "acme"])["streams"], shown["streams"]);
+}
+
+#[test]
 fn a_secret_is_shown_once_and_never_again() {
     let place = Place::new();
     place.ok(&["apply", &place.tenants()]);

@@ -53,10 +53,12 @@ fn every_optional_setting_of_the_file_may_be_switched_on() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     let settings = load(file.path().to_str(), &[]).unwrap();
-    assert_eq!(switched_on, 5);
+    assert_eq!(switched_on, 8);
     assert_eq!(settings.tenants_file.as_deref(), Some(Path::new("config/tenants.toml")));
     assert_eq!(settings.aws.region.as_deref(), Some("eu-central-1"));
+    assert_eq!(settings.aws.max_send_rate, Some(14.0));
     assert!(settings.events.queue_url.is_some());
+    assert!(settings.notify.from.is_some() && settings.notify.configuration_set.is_some());
 }
 
 #[test]
@@ -64,7 +66,7 @@ fn broken_files_are_told_exactly() {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir("tests/config").unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    assert!(files.len() >= 25, "{} broken files", files.len());
+    assert!(files.len() >= 30, "{} broken files", files.len());
     let mut kinds = BTreeSet::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
@@ -85,6 +87,32 @@ fn broken_files_are_told_exactly() {
         }
     }
     assert!(kinds.len() >= 20, "only these kinds of problems: {kinds:?}");
+}
+
+/// A rule that two settings break by one is kept when they meet: at the bound nothing is told.
+#[test]
+fn settings_of_the_outbox_may_meet_at_their_bounds() {
+    let told = |key: &str, value: u64| {
+        let name = format!("BULKHEAD_{}", key.replace('.', "__").to_uppercase());
+        let problems = load(None, &[(&name, &value.to_string())]).err().unwrap_or_default();
+        problems.iter().map(|problem| problem.key.clone()).collect::<Vec<_>>()
+    };
+    for (key, good, bad, fault) in [
+        ("outbox.messages_per_tenant", 200_000, 200_001, "outbox.messages_per_tenant"),
+        ("outbox.messages", 50_000, 49_999, "outbox.messages_per_tenant"),
+        ("outbox.calls_per_stream", 32, 33, "outbox.calls_per_stream"),
+        ("outbox.spill_bytes", 536_870_912, 536_870_913, "outbox.spill_bytes"),
+        ("outbox.lease_seconds", 71, 70, "outbox.lease_seconds"),
+        ("aws.large_call_seconds", 289, 290, "outbox.lease_seconds"),
+        ("aws.call_wait_seconds", 239, 240, "outbox.lease_seconds"),
+        ("outbox.retry_first_seconds", 1_800, 1_801, "outbox.retry_first_seconds"),
+        ("outbox.throttle_longest_seconds", 1, 0, "outbox.throttle_longest_seconds"),
+        ("outbox.throttle_first_seconds", 60, 61, "outbox.throttle_first_seconds"),
+        ("outbox.operator_longest_seconds", 60, 59, "outbox.operator_first_seconds"),
+    ] {
+        assert_eq!(told(key, good), [""; 0], "{key} = {good}");
+        assert_eq!(told(key, bad), [fault], "{key} = {bad}");
+    }
 }
 
 fn problems_of(file: &Path, variables: &[String], tenants: bool) -> Vec<Problem> {
@@ -249,5 +277,7 @@ fn the_example_of_a_tenants_file_is_a_whole_one() {
     assert_eq!(ids, ["acme", "globex"]);
     assert_eq!(declared.tenants[0].tenant.streams.len(), 2);
     assert_eq!(declared.tenants[0].credentials.len(), 2);
+    let handoffs = declared.tenants[0].tenant.streams.values().map(|stream| stream.handoff.word());
+    assert_eq!(handoffs.collect::<Vec<_>>(), ["queue", "through"]);
     assert!(notes.iter().any(|note| note.key.ends_with("warmup") && note.what.contains("not yet enforced")));
 }

@@ -685,7 +685,9 @@ fn settings_that_the_pages_name_exist() {
     {
         let text = fs::read_to_string(&file).unwrap();
         for name in text.split('`').skip(1).step_by(2) {
-            let is_setting = ["limits.", "aws.", "events.", "admin.", "log."].iter().any(|s| name.starts_with(s))
+            let is_setting = ["limits.", "aws.", "outbox.", "notify.", "events.", "admin.", "log."]
+                .iter()
+                .any(|s| name.starts_with(s))
                 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.')
                 && name.matches('.').count() == 1
                 && !name.ends_with(".rs");

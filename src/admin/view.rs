@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mail::{StreamId, TenantId, Username};
 use crate::policy::tenant::{
-    FanOut, Limits, Pause, PausedReply, Stream, StreamKind, Suppression, SuppressionReason, Tenant, Warmup,
+    FanOut, Handoff, Limits, Pause, PausedReply, Stream, StreamKind, Suppression, SuppressionReason, Tenant, Warmup,
 };
 use crate::store::counters::Counts;
 use crate::store::credential::{Credential, Origin, SecretHash};
@@ -86,6 +86,9 @@ pub struct TenantView {
     pub paused_reply: PausedReply,
     /// Its limits, where they are its own.
     pub limits: Limits,
+    /// Its share of sending while held mail waits; 0 in the answer of a relay that has no outbox.
+    #[serde(default)]
+    pub weight: u32,
     /// Set while it is paused.
     pub pause: Option<PauseView>,
     /// Its streams by name.
@@ -113,6 +116,18 @@ pub struct StreamView {
     pub warmup: Option<Warmup>,
     /// How recipients are spread over calls.
     pub fan_out: FanOut,
+    /// Whether SES is asked before the outbox.
+    #[serde(default)]
+    pub handoff: Handoff,
+    /// Hours after which held mail expires, where they are its own.
+    #[serde(default)]
+    pub max_age_hours: Option<u32>,
+    /// Whether a message that is sent again is answered as the first was.
+    #[serde(default)]
+    pub dedupe: bool,
+    /// Whether delivery status notifications are sent.
+    #[serde(default)]
+    pub dsn: bool,
     /// Its limits, where they are its own.
     pub limits: Limits,
     /// Set while it is paused.
@@ -258,6 +273,7 @@ impl TenantView {
             enforce: tenant.enforce,
             paused_reply: tenant.paused_reply,
             limits: tenant.limits,
+            weight: tenant.weight,
             pause: tenant.pause.as_ref().map(PauseView::of),
             streams,
             credentials,
@@ -277,6 +293,10 @@ impl StreamView {
             daily_recipients: stream.daily_recipients,
             warmup: stream.warmup.clone(),
             fan_out: stream.fan_out,
+            handoff: stream.handoff,
+            max_age_hours: stream.max_age_hours,
+            dedupe: stream.dedupe,
+            dsn: stream.dsn,
             limits: stream.limits,
             pause: stream.pause.as_ref().map(PauseView::of),
             last_day,

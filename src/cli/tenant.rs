@@ -203,6 +203,7 @@ fn show(tenant: &TenantView, out: Out) -> Result<(), Failure> {
         ("SES tenant", tenant.ses_tenant.clone().unwrap_or_default()),
         ("default stream", tenant.default_stream.to_string()),
         ("limits", limits(&tenant.limits)),
+        ("weight", tenant.weight.to_string()),
         ("enforce", if tenant.enforce { String::new() } else { "no: standing is only logged".into() }),
     ]);
     out.line("");
@@ -216,6 +217,7 @@ fn show(tenant: &TenantView, out: Out) -> Result<(), Failure> {
             "BOUNCED",
             "COMPLAINED",
             "7 DAYS",
+            "OUTBOX",
             "LIMITS",
             "STANDING",
         ],
@@ -234,15 +236,25 @@ fn row(stream: &StreamView, standing: &str) -> Vec<String> {
     let (day, week) = (&stream.last_day, &stream.last_week);
     vec![
         stream.id.to_string(),
-        format!("{:?}", stream.kind).to_lowercase(),
+        stream.kind.word().to_owned(),
         stream.configuration_set.clone(),
         day.accepted.to_string(),
         day.bounced.to_string(),
         day.complained.to_string(),
         format!("{} accepted, {} bounced, {} complained", week.accepted, week.bounced, week.complained),
+        outbox(stream),
         or_dash(limits(&stream.limits)),
         standing.to_owned(),
     ]
+}
+
+/// How a stream uses the outbox: its handoff, and what is not as it is by default.
+fn outbox(stream: &StreamView) -> String {
+    let mut words = vec![stream.handoff.word().to_owned()];
+    words.extend(stream.max_age_hours.map(|hours| format!("max_age_hours {hours}")));
+    words.extend((!stream.dedupe).then(|| "no dedupe".to_owned()));
+    words.extend(stream.dsn.then(|| "dsn".to_owned()));
+    words.join(", ")
 }
 
 fn limits(limits: &Limits) -> String {

@@ -45,6 +45,8 @@ pub(super) fn together(settings: &Settings, document: &Document<'_>) {
         );
     }
     sizes(&check, settings);
+    outbox(&check, settings);
+    notify(&check, settings);
 }
 
 struct Check<'c> {
@@ -109,6 +111,93 @@ fn sizes(check: &Check<'_>, settings: &Settings) {
             "give large messages at least the time of small ones",
         );
     }
+}
+
+fn outbox(check: &Check<'_>, settings: &Settings) {
+    let Settings { outbox, limits, aws, .. } = settings;
+    if outbox.messages_per_tenant > outbox.messages {
+        check.fault(
+            &["outbox.messages_per_tenant", "outbox.messages"],
+            format!(
+                "is {}, more than outbox.messages ({}), so it would bound nothing",
+                outbox.messages_per_tenant, outbox.messages
+            ),
+            "lower it, or raise outbox.messages",
+        );
+    }
+    if outbox.calls_per_stream > outbox.calls_in_flight {
+        check.fault(
+            &["outbox.calls_per_stream", "outbox.calls_in_flight"],
+            format!(
+                "is {}, more than outbox.calls_in_flight ({}), so it would bound nothing",
+                outbox.calls_per_stream, outbox.calls_in_flight
+            ),
+            "lower it, or raise outbox.calls_in_flight",
+        );
+    }
+    if outbox.spill_bytes > limits.memory_bytes {
+        check.fault(
+            &["outbox.spill_bytes", "limits.memory_bytes"],
+            format!(
+                "is {}, more than limits.memory_bytes ({}), so no message would go to a file before memory is full",
+                outbox.spill_bytes, limits.memory_bytes
+            ),
+            "lower it, or raise limits.memory_bytes",
+        );
+    }
+    let (call, turn) = (aws.large_call_seconds, aws.call_wait_seconds);
+    if outbox.lease_seconds <= call + turn {
+        check.fault(
+            &["outbox.lease_seconds", "aws.large_call_seconds", "aws.call_wait_seconds"],
+            format!(
+                "is {}, not more than aws.large_call_seconds and aws.call_wait_seconds together ({} + {}), so a message could be sent again while its call is under way",
+                outbox.lease_seconds.as_secs(),
+                call.as_secs(),
+                turn.as_secs()
+            ),
+            "raise it, or lower one of the two",
+        );
+    }
+    for (first_key, longest_key, first, longest) in [
+        (
+            "outbox.retry_first_seconds",
+            "outbox.retry_longest_seconds",
+            outbox.retry_first_seconds,
+            outbox.retry_longest_seconds,
+        ),
+        (
+            "outbox.throttle_first_seconds",
+            "outbox.throttle_longest_seconds",
+            outbox.throttle_first_seconds,
+            outbox.throttle_longest_seconds,
+        ),
+        (
+            "outbox.operator_first_seconds",
+            "outbox.operator_longest_seconds",
+            outbox.operator_first_seconds,
+            outbox.operator_longest_seconds,
+        ),
+    ] {
+        if first > longest {
+            check.fault(
+                &[first_key, longest_key],
+                format!("is {}, more than {longest_key} ({})", first.as_secs(), longest.as_secs()),
+                "let the first wait be at most the longest",
+            );
+        }
+    }
+}
+
+/// Whose mail it is and by which set it goes: one without the other sends nothing.
+fn notify(check: &Check<'_>, settings: &Settings) {
+    let pair = ["notify.from", "notify.configuration_set"];
+    let [from, set] = pair;
+    let (key, other) = match (&settings.notify.from, &settings.notify.configuration_set) {
+        (Some(_), Some(_)) | (None, None) => return,
+        (Some(_), None) => (from, set),
+        (None, Some(_)) => (set, from),
+    };
+    check.fault(&[key, other], format!("is set without {other}, so no notice could be sent"), "set both, or neither");
 }
 
 impl Settings {

@@ -50,6 +50,7 @@ fn setting(text: &mut String, entry: &Entry) {
     let told = match &entry.bounds {
         Bounds::Told => entry.sentence.to_owned(),
         Bounds::Whole(range) => format!("{} From {} to {}.", entry.sentence, range.start(), range.end()),
+        Bounds::AboveZero(most) => format!("{} Above 0, up to {most}.", entry.sentence),
         Bounds::Choice(words) => {
             let words: Vec<String> = words.iter().map(quoted).collect();
             format!("{} One of {}.", entry.sentence, words.join(", "))
@@ -114,7 +115,7 @@ mod tests {
             (Bounds::Choice(words), Shown::Default(default), _) => {
                 (*words.iter().find(|word| quoted(*word) != *default).unwrap()).to_owned()
             }
-            (Bounds::Told, Shown::Example(example), _) => example.clone(),
+            (Bounds::Told | Bounds::AboveZero(_), Shown::Example(example), _) => example.clone(),
             (Bounds::Told, _, "address") => "[::1]:4000".into(),
             (Bounds::Told, _, "trusted_proxies") => "[\"10.0.0.0/8\"]".into(),
             (Bounds::Told, _, "level") => "warn,bulkhead=debug".into(),
@@ -129,14 +130,24 @@ mod tests {
         let mut outcomes = vec![defaults];
         for entry in catalogue().iter().filter(|entry| !entry.key.is_empty()) {
             let (name, value) = another(entry);
-            let settings = if entry.key == "proxy_protocol" {
-                let trust = ("BULKHEAD_LISTENER__0__TRUSTED_PROXIES".into(), "[\"192.0.2.0/24\"]".into());
-                load(None, [(name.clone(), value.clone()), trust].into_iter())
-            } else {
-                with(&name, &value)
+            // What a setting cannot be without.
+            let beside = match (entry.chapter, entry.key) {
+                (_, "proxy_protocol") => Some(("BULKHEAD_LISTENER__0__TRUSTED_PROXIES", "[\"192.0.2.0/24\"]")),
+                ("notify", "from") => Some(("BULKHEAD_NOTIFY__CONFIGURATION_SET", "beside")),
+                ("notify", "configuration_set") => Some(("BULKHEAD_NOTIFY__FROM", "beside@example.com")),
+                _ => None,
             };
+            let beside = beside.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let settings = load(None, [(name.clone(), value.clone())].into_iter().chain(beside));
             let settings = settings.unwrap_or_else(|problems| panic!("{name}={value}: {problems:?}"));
             assert!(!outcomes.contains(&settings), "{name}={value} does what another setting does, or nothing");
+            let told = [outcomes[0].changed_limits(&settings), outcomes[0].changed_beside_limits(&settings)].concat();
+            let key = match entry.chapter {
+                "" => entry.key.to_owned(),
+                "listener" => "listener".to_owned(),
+                chapter => format!("{chapter}.{}", entry.key),
+            };
+            assert!(told.contains(&key.as_str()), "a reload does not see {key}: {told:?}");
             outcomes.push(settings);
         }
         assert!(outcomes.len() > 50, "only {} settings", outcomes.len());
@@ -163,8 +174,22 @@ mod tests {
     }
 
     #[test]
+    fn a_number_with_a_fraction_is_kept_above_zero_and_within_its_bound() {
+        let name = "BULKHEAD_AWS__MAX_SEND_RATE";
+        for (value, meant) in [("0.5", 0.5), ("14", 14.0), ("1e2", 100.0), ("100_000", 100_000.0)] {
+            assert_eq!(with(name, value).unwrap().aws.max_send_rate, Some(meant), "{value}");
+        }
+        for value in ["0", "-1", "0.0", "100000.1", "inf", "nan", "many", "[14]"] {
+            let problems = with(name, value).unwrap_err();
+            assert_eq!(problems.len(), 1, "{value}: {problems:?}");
+            assert_eq!(problems[0].cure, "write a number above 0 and up to 100000, such as 14", "{value}");
+        }
+        assert_eq!(load(None, std::iter::empty()).unwrap().aws.max_send_rate, None);
+    }
+
+    #[test]
     fn every_setting_has_a_sentence_and_numbers_have_units() {
-        let units = ["_bytes", "_seconds", "_days", "_second", "_unauthenticated"];
+        let units = ["_bytes", "_seconds", "_hours", "_days", "_second", "_unauthenticated"];
         let counts = [
             "header_fields",
             "recipients",
@@ -185,6 +210,12 @@ mod tests {
             "workers",
             "commands_before_login",
             "refusals",
+            "messages",
+            "messages_per_tenant",
+            "bytes_per_tenant",
+            "writers",
+            "calls_per_stream",
+            "dedupe_entries",
         ];
         for entry in catalogue() {
             assert!(entry.sentence.len() > 10 && entry.sentence.ends_with('.'), "{}.{}", entry.chapter, entry.key);

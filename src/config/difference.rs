@@ -2,7 +2,7 @@
 //!
 //! Every field is named here; the compiler tells of one that is not.
 
-use super::{Admin, Aws, CertificateFiles, Events, Limits, Log, Settings};
+use super::{Admin, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings};
 
 macro_rules! differing {
     ($old:expr, $new:expr, $group:ident, $section:literal, $($key:ident),+ $(,)?) => {{
@@ -76,6 +76,8 @@ impl Settings {
             tls,
             limits: _,
             aws,
+            outbox,
+            notify,
             events,
             admin,
             log,
@@ -103,7 +105,39 @@ impl Settings {
             call_seconds,
             large_call_seconds,
             call_wait_seconds,
+            max_send_rate,
         );
+        let outbox = differing!(
+            outbox,
+            new.outbox,
+            Outbox,
+            "outbox.",
+            messages,
+            messages_per_tenant,
+            bytes_per_tenant,
+            disk_reserve_bytes,
+            spill_bytes,
+            writers,
+            calls_in_flight,
+            calls_per_stream,
+            bytes_in_flight,
+            data_deadline_seconds,
+            dedupe_window_seconds,
+            dedupe_entries,
+            lease_seconds,
+            unknown_wait_seconds,
+            retry_first_seconds,
+            retry_longest_seconds,
+            throttle_first_seconds,
+            throttle_longest_seconds,
+            quota_wait_seconds,
+            operator_first_seconds,
+            operator_longest_seconds,
+            max_age_transactional_hours,
+            max_age_bulk_hours,
+            max_age_marketing_hours,
+        );
+        let notify = differing!(notify, new.notify, Notify, "notify.", from, configuration_set);
         let events = differing!(
             events,
             new.events,
@@ -118,6 +152,6 @@ impl Settings {
         let admin = differing!(admin, new.admin, Admin, "admin.", address, allow_insecure);
         let log = differing!(log, new.log, Log, "log.", format, recipients, level);
         let top = top.into_iter().filter_map(|(key, differs)| differs.then_some(key));
-        top.chain(tls).chain(aws).chain(events).chain(admin).chain(log).collect()
+        top.chain(tls).chain(aws).chain(outbox).chain(notify).chain(events).chain(admin).chain(log).collect()
     }
 }

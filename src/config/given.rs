@@ -64,6 +64,12 @@ impl Given<'_> {
         number.ok_or_else(|| Fault::new(format!("is {text}, no finite number"), cure))
     }
 
+    /// As a number above 0 and up to `most`, with or without a fraction.
+    pub fn above_zero(&self, most: f64, cure: &str) -> Result<f64, Fault> {
+        let number = self.number(cure)?;
+        if number > 0.0 && number <= most { Ok(number) } else { Err(Fault::new(format!("is {number}"), cure)) }
+    }
+
     /// As yes or no.
     pub fn flag(&self) -> Result<bool, Fault> {
         match self.value {

@@ -9,9 +9,17 @@ use ipnet::IpNet;
 use super::file::Section;
 use super::value;
 use crate::journal::Addresses;
+use crate::mail::{ConfigurationSet, Mailbox};
+use crate::policy::tenant::{Stream, StreamKind};
 
 /// SES takes 40 MiB (SES developer guide, quotas); the rest is for the fields we add.
 pub const LARGEST_MESSAGE_BYTES: u64 = 40 * 1024 * 1024 - 64 * 1024;
+
+/// Two weeks. What was held for longer is no news to anybody.
+pub const LARGEST_AGE_HOURS: u64 = 14 * 24;
+
+/// Recipients a second that SES may be said to take.
+const LARGEST_SEND_RATE: u32 = 100_000;
 
 /// One listening socket.
 #[derive(Clone, PartialEq, Debug)]
@@ -104,6 +112,45 @@ pub struct Aws {
     pub call_seconds: Duration,
     pub large_call_seconds: Duration,
     pub call_wait_seconds: Duration,
+    pub max_send_rate: Option<f64>,
+}
+
+/// Messages that are held until SES takes them. Fields are the keys of `[outbox]`.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Outbox {
+    pub messages: usize,
+    pub messages_per_tenant: usize,
+    pub bytes_per_tenant: usize,
+    pub disk_reserve_bytes: usize,
+    pub spill_bytes: usize,
+    pub writers: usize,
+    pub calls_in_flight: usize,
+    pub calls_per_stream: usize,
+    pub bytes_in_flight: usize,
+    pub data_deadline_seconds: Duration,
+    pub dedupe_window_seconds: Duration,
+    pub dedupe_entries: usize,
+    pub lease_seconds: Duration,
+    pub unknown_wait_seconds: Duration,
+    pub retry_first_seconds: Duration,
+    pub retry_longest_seconds: Duration,
+    pub throttle_first_seconds: Duration,
+    pub throttle_longest_seconds: Duration,
+    pub quota_wait_seconds: Duration,
+    pub operator_first_seconds: Duration,
+    pub operator_longest_seconds: Duration,
+    pub max_age_transactional_hours: Duration,
+    pub max_age_bulk_hours: Duration,
+    pub max_age_marketing_hours: Duration,
+}
+
+/// The relay's own mail. Fields are the keys of `[notify]`; both are there, or neither.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Notify {
+    pub from: Option<Mailbox>,
+    pub configuration_set: Option<ConfigurationSet>,
 }
 
 /// SES's events. Fields are the keys of `[events]`.
@@ -335,9 +382,104 @@ impl Aws {
                 0..=300,
                 "Time a message waits for its turn under the two bounds above; then it hears 451.",
             ),
+            max_send_rate: s.optional_above_zero(
+                "max_send_rate",
+                14,
+                LARGEST_SEND_RATE,
+                "Recipients a second that SES takes from this account. Without it GetAccount is asked.",
+            ),
         };
         section.end();
         aws
+    }
+}
+
+impl Outbox {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let s = &mut section;
+        let outbox = Self {
+            messages: s.whole("messages", 200_000, 1..=10_000_000,
+                "Most messages held at once; the next hears 452."),
+            messages_per_tenant: s.whole("messages_per_tenant", 50_000, 1..=10_000_000,
+                "Most of them of one tenant."),
+            bytes_per_tenant: s.whole("bytes_per_tenant", 10_737_418_240, 1_048_576..=1_099_511_627_776,
+                "Octets of one tenant's held messages; what is over it hears 452."),
+            disk_reserve_bytes: s.whole("disk_reserve_bytes", 1_073_741_824, 0..=1_099_511_627_776,
+                "Free octets of the data folder's disk that are left alone: where holding a message would take of them, it hears 452."),
+            spill_bytes: s.whole("spill_bytes", 1_048_576, 65_536..=1_099_511_627_776,
+                "A message larger than this goes to a file while it arrives, instead of growing in memory."),
+            writers: s.whole("writers", 16, 1..=256,
+                "Body files written at once."),
+            calls_in_flight: s.whole("calls_in_flight", 32, 1..=10_000,
+                "SendEmail calls of held messages under way at once."),
+            calls_per_stream: s.whole("calls_per_stream", 8, 1..=10_000,
+                "Most of them of one stream."),
+            bytes_in_flight: s.whole("bytes_in_flight", 67_108_864, 1_048_576..=1_099_511_627_776,
+                "Octets of held messages being sent at once; a larger one goes alone."),
+            data_deadline_seconds: s.seconds("data_deadline_seconds", 25, 1..=600,
+                "Time from the end of a message's data to its reply: where SES has not answered by then, the message is held."),
+            dedupe_window_seconds: s.seconds("dedupe_window_seconds", 600, 0..=86_400,
+                "A client that sends the same message again within this time hears the first answer, and SES gets it once. 0: off."),
+            dedupe_entries: s.whole("dedupe_entries", 100_000, 1..=10_000_000,
+                "Answers remembered for that."),
+            lease_seconds: s.seconds("lease_seconds", 300, 1..=3_600,
+                "After a crash, a message whose call was under way is tried again after this time at most."),
+            unknown_wait_seconds: s.seconds("unknown_wait_seconds", 60, 0..=3_600,
+                "Wait before a message is sent again that SES may have already."),
+            retry_first_seconds: s.seconds("retry_first_seconds", 30, 1..=86_400,
+                "First wait while SES is in trouble or out of reach; it grows with each try."),
+            retry_longest_seconds: s.seconds("retry_longest_seconds", 1_800, 1..=86_400,
+                "Longest such wait."),
+            throttle_first_seconds: s.seconds("throttle_first_seconds", 1, 1..=3_600,
+                "First wait where SES says that mail comes too fast; it grows with each try."),
+            throttle_longest_seconds: s.seconds("throttle_longest_seconds", 60, 1..=3_600,
+                "Longest such wait."),
+            quota_wait_seconds: s.seconds("quota_wait_seconds", 600, 1..=86_400,
+                "Wait after SES's \"Daily message quota exceeded\"."),
+            operator_first_seconds: s.seconds("operator_first_seconds", 60, 1..=86_400,
+                "First wait where an operator must mend something: credentials, permissions, a missing configuration set; it grows with each try."),
+            operator_longest_seconds: s.seconds("operator_longest_seconds", 900, 1..=86_400,
+                "Longest such wait."),
+            max_age_transactional_hours: s.hours("max_age_transactional_hours", 48, 1..=LARGEST_AGE_HOURS,
+                "Time after which a held message of a transactional stream expires; a stream may have its own."),
+            max_age_bulk_hours: s.hours("max_age_bulk_hours", 24, 1..=LARGEST_AGE_HOURS,
+                "The same of a bulk stream."),
+            max_age_marketing_hours: s.hours("max_age_marketing_hours", 24, 1..=LARGEST_AGE_HOURS,
+                "The same of a marketing stream."),
+        };
+        section.end();
+        outbox
+    }
+
+    /// Time after which a held message of `stream` expires: its own, else its kind's.
+    pub fn max_age(&self, stream: &Stream) -> Duration {
+        match (stream.max_age_hours, stream.kind) {
+            (Some(hours), _) => Duration::from_hours(hours.into()),
+            (None, StreamKind::Transactional) => self.max_age_transactional_hours,
+            (None, StreamKind::Bulk) => self.max_age_bulk_hours,
+            (None, StreamKind::Marketing) => self.max_age_marketing_hours,
+        }
+    }
+}
+
+impl Notify {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let notify = Self {
+            from: section.optional(
+                "from",
+                "postmaster@relay.example.com",
+                value::mailbox,
+                "Mailbox that the relay's own mail comes from; its domain is an identity of SES. Needs configuration_set.",
+            ),
+            configuration_set: section.optional(
+                "configuration_set",
+                "bulkhead-notices",
+                |text| value::id(text, ConfigurationSet::parse),
+                "SES configuration set of the relay's own mail, apart from every stream's. Needs from.",
+            ),
+        };
+        section.end();
+        notify
     }
 }
 
@@ -395,5 +537,28 @@ impl Log {
         );
         section.end();
         Some(Self { format, recipients, level: level? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_of_no_age_of_its_own_has_that_of_its_kind() {
+        let file = "[outbox]\nmax_age_transactional_hours = 3\nmax_age_bulk_hours = 2\nmax_age_marketing_hours = 1\n";
+        let document = super::super::file::Document::parse("settings.toml", file).unwrap();
+        let (settings, _) = super::super::read(document).unwrap();
+        let tenants = StreamKind::ALL.map(|kind| {
+            let kind = kind.word();
+            format!("[[tenant.stream]]\nid = \"{kind}\"\nkind = \"{kind}\"\nconfiguration_set = \"{kind}\"\n")
+        });
+        let head = "[[tenant]]\nid = \"acme\"\nsenders = [\"acme.example\"]\ndefault_stream = \"bulk\"\n";
+        let (declared, _) = super::super::read_tenants("tenants.toml", &(head.to_owned() + &tenants.concat())).unwrap();
+        for (stream, hours) in declared.tenants[0].tenant.streams.values().zip([2, 1, 3]) {
+            assert_eq!(settings.outbox.max_age(stream), Duration::from_hours(hours), "{}", stream.id);
+            let own = Stream { max_age_hours: Some(336), ..stream.clone() };
+            assert_eq!(settings.outbox.max_age(&own), Duration::from_hours(336), "{}", stream.id);
+        }
     }
 }

@@ -32,7 +32,9 @@ use std::path::{Path, PathBuf};
 
 pub use defaults::default_file;
 pub use file::OTHER_VARIABLES;
-pub use groups::{Admin, Aws, CertificateFiles, Events, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log, Tls};
+pub use groups::{
+    Admin, Aws, CertificateFiles, Events, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log, Notify, Outbox, Tls,
+};
 pub use problem::{Note, Place, Problem};
 pub use tenants::{load_tenants, read_tenants};
 
@@ -61,6 +63,10 @@ pub struct Settings {
     pub limits: Limits,
     /// SES and SQS.
     pub aws: Aws,
+    /// Messages that are held until SES takes them.
+    pub outbox: Outbox,
+    /// The relay's own mail.
+    pub notify: Notify,
     /// Where SES's events come from.
     pub events: Events,
     /// Health and metrics.
@@ -138,6 +144,11 @@ impl Settings {
                 "Every bound of the relay, read again on SIGHUP. A client that meets one hears which.",
             ));
         let aws = Aws::of(top.section("aws", "Amazon SES and SQS. Credentials come from the AWS SDK's default chain."));
+        let outbox = Outbox::of(top.section("outbox", "Messages that are held until Amazon SES takes them."));
+        let notify = Notify::of(top.section(
+            "notify",
+            "The relay's own mail: notices of expired messages and delivery status notifications. Without it none are sent.",
+        ));
         let events = Events::of(top.section("events", "SES's events: bounces, complaints, deliveries."));
         let admin = Admin::of(top.section("admin", "Health and metrics, by HTTP: /healthz, /readyz, /metrics."));
         let log = Log::of(top.section("log", "The log on standard output."));
@@ -152,6 +163,8 @@ impl Settings {
             tls: tls?,
             limits,
             aws,
+            outbox,
+            notify,
             events,
             admin: admin?,
             log: log?,

@@ -45,6 +45,8 @@ pub enum Bounds {
     Told,
     /// A whole number in a range.
     Whole(RangeInclusive<u64>),
+    /// A number above 0 and up to this one.
+    AboveZero(u64),
     /// One of a few words.
     Choice(Vec<&'static str>),
     /// `true` or `false`.
@@ -81,6 +83,31 @@ impl<'d> Section<'d> {
         about: &'static str,
     ) -> Duration {
         Duration::from_secs(self.whole(key, default, range, about) as u64)
+    }
+
+    /// A whole number of hours.
+    pub fn hours(
+        &mut self,
+        key: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+        about: &'static str,
+    ) -> Duration {
+        Duration::from_hours(self.whole(key, default, range, about) as u64)
+    }
+
+    /// A number above 0 and up to `most`, with or without a fraction, that may be absent, and is by
+    /// default.
+    pub fn optional_above_zero(
+        &mut self,
+        key: &'static str,
+        example: u64,
+        most: u32,
+        about: &'static str,
+    ) -> Option<f64> {
+        self.declare(key, Shown::Example(example.to_string()), about, Bounds::AboveZero(most.into()));
+        let cure = format!("write a number above 0 and up to {most}, such as {example}");
+        self.read(key, |given| given.above_zero(most.into(), &cure))
     }
 
     /// Yes or no.

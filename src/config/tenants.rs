@@ -13,12 +13,13 @@ use std::path::Path;
 
 use super::file::{Document, Section, text_of};
 use super::given::{Given, nearest, shown};
+use super::groups::LARGEST_AGE_HOURS;
 use super::problem::{Fault, Note, Place, Problem};
 use super::value;
 use crate::mail::id::IdError;
-use crate::mail::{ConfigurationSet, Mailbox, SesTenant, StreamId, TenantId, Username};
+use crate::mail::{ConfigurationSet, SesTenant, StreamId, TenantId, Username};
 use crate::policy::tenant::{
-    FanOut, Limits, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant, Warmup,
+    FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant, Warmup,
 };
 use crate::store::credential::{Credential, HashError, Origin, SECRETS, SecretHash, StoredSecret};
 use crate::store::tenants::{Declared, DeclaredTenant};
@@ -28,8 +29,9 @@ use crate::time::Timestamp;
 const ACTOR: &str = "tenants file";
 const NOT_YET: &str = "is recorded, but not yet enforced by this version";
 
-const KINDS: [(&str, StreamKind); 3] =
-    [("transactional", StreamKind::Transactional), ("bulk", StreamKind::Bulk), ("marketing", StreamKind::Marketing)];
+/// Recipients a second that a stream may have.
+const LARGEST_RATE: f64 = 100_000.0;
+
 /// What `suppress_on` may hold. Entries put on the list by hand bind always, so they are no choice.
 const REASONS: [(&str, SuppressionReason); 2] =
     [("bounce", SuppressionReason::Bounce), ("complaint", SuppressionReason::Complaint)];
@@ -84,7 +86,7 @@ impl Reader {
                 section.fault("id", Fault::new(format!("is used at {first} already"), "give each tenant its own id"));
             }
         }
-        let contact = section.read("contact", mailbox);
+        let contact = section.read("contact", |given| given.text().and_then(value::mailbox));
         let senders = self.senders(&mut section, id.as_ref());
         let ses_tenant = section.read("ses_tenant", |given| self::id(given, SesTenant::parse));
         if let Some(ses_tenant) = &ses_tenant {
@@ -95,6 +97,8 @@ impl Reader {
             }
         }
         let limits = self.limits(&mut section);
+        let weight =
+            section.read("weight", |given| given.whole(&(1..=Tenant::LARGEST_WEIGHT.into()), Tenant::WEIGHT.into()));
         let enforce = section.read("enforce", Given::flag);
         if enforce == Some(false) {
             let what = "is false: standing is only logged and brakes nothing; it is recorded, and this version brakes nobody yet";
@@ -115,6 +119,7 @@ impl Reader {
             ses_tenant,
             default_stream: default_stream?,
             limits,
+            weight: weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(Tenant::WEIGHT),
             enforce: enforce.unwrap_or(true),
             paused_reply: paused_reply.unwrap_or_default(),
             pause: None,
@@ -179,7 +184,7 @@ impl Reader {
 
     fn stream(&mut self, mut section: Section<'_>, id: Option<StreamId>) -> Option<Stream> {
         let cure = "write kind = \"transactional\", \"bulk\" or \"marketing\"";
-        let kind = section.needed("kind", cure, |given| given.choice(&KINDS));
+        let kind = section.needed("kind", cure, |given| given.choice(&StreamKind::ALL.map(|kind| (kind.word(), kind))));
         let cure = "name the SES configuration set of this stream: no message leaves without one of its own";
         let set = section.needed("configuration_set", cure, |given| self::id(given, ConfigurationSet::parse));
         if let Some(set) = &set
@@ -200,8 +205,7 @@ impl Reader {
         });
         let rate = section.read("rate_per_second", |given| {
             let cure = "write recipients a second, more than 0 and up to 100000, such as 5";
-            let rate = given.number(cure)?;
-            if rate > 0.0 && rate <= 100_000.0 { Ok(rate) } else { Err(Fault::new(format!("is {rate}"), cure)) }
+            given.above_zero(LARGEST_RATE, cure)
         });
         let daily = section.read("daily_recipients", |given| given.whole(&(1..=1_000_000_000), 50_000));
         let warmup = warmup(&mut section);
@@ -212,6 +216,11 @@ impl Reader {
         }
         let words = [("single", FanOut::Single), ("batch", FanOut::Batch)];
         let fan_out = section.read("fan_out", |given| given.choice(&words));
+        let words = Handoff::ALL.map(|handoff| (handoff.word(), handoff));
+        let handoff = section.read("handoff", |given| given.choice(&words));
+        let max_age = section.read("max_age_hours", |given| given.whole(&(1..=LARGEST_AGE_HOURS), 48));
+        let dedupe = section.read("dedupe", Given::flag);
+        let dsn = section.read("dsn", Given::flag);
         let limits = self.limits(&mut section);
         section.end();
         let kind = kind?;
@@ -224,6 +233,10 @@ impl Reader {
             daily_recipients: daily,
             warmup,
             fan_out: fan_out.unwrap_or_default(),
+            handoff: handoff.unwrap_or_default(),
+            max_age_hours: max_age.and_then(|hours| u32::try_from(hours).ok()),
+            dedupe: dedupe.unwrap_or(true),
+            dsn: dsn.unwrap_or(false),
             limits,
             pause: None,
         })
@@ -235,8 +248,7 @@ impl Reader {
         let mut rate = |key| {
             table.read(key, |given| {
                 let cure = "write a rate above 0 and up to 1: 5 % is 0.05";
-                let rate = given.number(cure)?;
-                if rate > 0.0 && rate <= 1.0 { Ok(rate) } else { Err(Fault::new(format!("is {rate}"), cure)) }
+                given.above_zero(1.0, cure)
             })
         };
         let limits = Limits {
@@ -429,21 +441,7 @@ fn warmup(section: &mut Section<'_>) -> Option<Warmup> {
 }
 
 fn id<T>(given: &Given<'_>, parse: fn(&str) -> Result<T, IdError>) -> Result<T, Fault> {
-    let text = given.text()?;
-    parse(text).map_err(|error| match error {
-        IdError::Empty => Fault::new("is empty", "write a name of 1 to 64 characters"),
-        IdError::TooLong => Fault::new("is longer than 64 characters", "write a shorter name"),
-        IdError::Character(c, allowed) => {
-            Fault::new(format!("is {}, which has the character {c:?}", shown(text)), format!("use {allowed} alone"))
-        }
-    })
-}
-
-fn mailbox(given: &Given<'_>) -> Result<Mailbox, Fault> {
-    let text = given.text()?;
-    Mailbox::parse(text.as_bytes()).map_err(|error| {
-        Fault::new(format!("is {}, which {error}", shown(text)), "write an address such as ops@acme.example")
-    })
+    given.text().and_then(|text| value::id(text, parse))
 }
 
 fn not_a_stream(named: &StreamId, streams: &BTreeMap<StreamId, Stream>) -> Fault {
@@ -470,6 +468,7 @@ mod tests {
         ses_tenant = "shared"
         enforce = false
         paused_reply = "reject"
+        weight = 7
         default_stream = "news"
         [[tenant.stream]]
         id = "news"
@@ -482,6 +481,10 @@ mod tests {
         kind = "transactional"
         configuration_set = "acme-resets"
         fan_out = "batch"
+        handoff = "queue"
+        max_age_hours = 12
+        dedupe = false
+        dsn = true
         limits = { pause_bounce = 1 }
         [[tenant.credential]]
         username = "acme-app"
@@ -516,6 +519,10 @@ mod tests {
         assert_eq!(resets.suppress_on, [SuppressionReason::Bounce]);
         assert_eq!((news.rate_per_second, news.fan_out, resets.fan_out), (Some(2.5), FanOut::Single, FanOut::Batch));
         assert_eq!(resets.limits.pause_bounce, Some(1.0));
+        let of_outbox = |stream: &Stream| (stream.handoff, stream.max_age_hours, stream.dedupe, stream.dsn);
+        assert_eq!(of_outbox(resets), (Handoff::Queue, Some(12), false, true));
+        assert_eq!(of_outbox(news), (Handoff::Through, None, true, false));
+        assert_eq!((acme.tenant.weight, globex.tenant.weight), (7, 1));
         let warmup = Warmup { start: "2026-12-01".into(), first_day: 200, days: 30, target: 50_000 };
         assert_eq!(news.warmup, Some(warmup));
 
@@ -550,11 +557,11 @@ mod tests {
             keys,
             [
                 (Some(6), "tenant.acme.enforce"),
-                (Some(13), "tenant.acme.stream.news.rate_per_second"),
-                (Some(14), "tenant.acme.stream.news.warmup"),
-                (Some(20), "tenant.acme.stream.resets.limits"),
-                (Some(33), "tenant.globex.senders"),
-                (Some(34), "tenant.globex.ses_tenant"),
+                (Some(14), "tenant.acme.stream.news.rate_per_second"),
+                (Some(15), "tenant.acme.stream.news.warmup"),
+                (Some(25), "tenant.acme.stream.resets.limits"),
+                (Some(38), "tenant.globex.senders"),
+                (Some(39), "tenant.globex.ses_tenant"),
             ]
         );
         let shared = notes.iter().find(|note| note.key == "tenant.globex.senders").unwrap();

@@ -8,6 +8,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::given::{nearest, shown};
 use super::problem::Fault;
+use crate::mail::Mailbox;
+use crate::mail::id::IdError;
 
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
@@ -67,6 +69,24 @@ pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
         ));
     }
     Ok(network)
+}
+
+/// A mailbox.
+pub(super) fn mailbox(text: &str) -> Result<Mailbox, Fault> {
+    Mailbox::parse(text.as_bytes()).map_err(|error| {
+        Fault::new(format!("is {}, which {error}", shown(text)), "write an address such as ops@acme.example")
+    })
+}
+
+/// A name of ours or of SES's, which `parse` reads.
+pub(super) fn id<T>(text: &str, parse: fn(&str) -> Result<T, IdError>) -> Result<T, Fault> {
+    parse(text).map_err(|error| match error {
+        IdError::Empty => Fault::new("is empty", "write a name of 1 to 64 characters"),
+        IdError::TooLong => Fault::new("is longer than 64 characters", "write a shorter name"),
+        IdError::Character(c, allowed) => {
+            Fault::new(format!("is {}, which has the character {c:?}", shown(text)), format!("use {allowed} alone"))
+        }
+    })
 }
 
 /// An AWS region.

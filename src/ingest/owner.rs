@@ -64,7 +64,7 @@ fn fallback(tenant: &Tenant, of_set: Option<(bool, &StreamId)>) -> StreamId {
 mod tests {
     use super::*;
     use crate::mail::{ConfigurationSet, Mailbox};
-    use crate::policy::tenant::{FanOut, Limits, PausedReply, SenderPattern, Stream, StreamKind};
+    use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind};
     use crate::time::Timestamp;
 
     fn tenant(id: &str, senders: &[&str], streams: &[&str]) -> Tenant {
@@ -77,6 +77,10 @@ mod tests {
             daily_recipients: None,
             warmup: None,
             fan_out: FanOut::Single,
+            handoff: Handoff::Through,
+            max_age_hours: None,
+            dedupe: true,
+            dsn: false,
             limits: Limits::default(),
             pause: None,
         };
@@ -87,6 +91,7 @@ mod tests {
             ses_tenant: None,
             default_stream: streams[0].parse().unwrap(),
             limits: Limits::default(),
+            weight: Tenant::WEIGHT,
             enforce: true,
             paused_reply: PausedReply::Defer,
             pause: None,

@@ -369,7 +369,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::policy::tenant::{FanOut, Limits, SenderPattern, StreamKind};
+    use crate::policy::tenant::{FanOut, Handoff, Limits, SenderPattern, StreamKind};
 
     const NOW: Timestamp = Timestamp::from_millis(1_777_000_000_000);
 
@@ -383,6 +383,10 @@ mod tests {
             daily_recipients: None,
             warmup: None,
             fan_out: FanOut::Single,
+            handoff: Handoff::Through,
+            max_age_hours: None,
+            dedupe: true,
+            dsn: false,
             limits: Limits::default(),
             pause: None,
         }
@@ -402,6 +406,7 @@ mod tests {
             ses_tenant: None,
             default_stream: StreamId::parse("transactional").unwrap(),
             limits: Limits::default(),
+            weight: Tenant::WEIGHT,
             enforce: true,
             paused_reply: PausedReply::Defer,
             pause: None,

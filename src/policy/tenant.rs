@@ -24,6 +24,8 @@ pub struct Tenant {
     pub default_stream: StreamId,
     /// Its own limits, where they differ from its streams' kinds.
     pub limits: Limits,
+    /// Its share of sending beside other tenants while held mail waits, 1 to [`Self::LARGEST_WEIGHT`].
+    pub weight: u32,
     /// False: standing is logged as `would_…` and nothing is braked.
     pub enforce: bool,
     /// What a paused tenant's or stream's clients hear.
@@ -53,6 +55,15 @@ pub struct Stream {
     pub warmup: Option<Warmup>,
     /// How many recipients go into one SendEmail call.
     pub fan_out: FanOut,
+    /// Whether SES is asked before the outbox.
+    pub handoff: Handoff,
+    /// Hours after which a held message expires; `None`: as its kind has it.
+    pub max_age_hours: Option<u32>,
+    /// Whether a message that a client sends again is answered as the first was, and not sent again.
+    pub dedupe: bool,
+    /// Whether delivery status notifications (RFC 3464) go to the reverse-path of mail that expires,
+    /// or that SES refuses after its 250.
+    pub dsn: bool,
     /// Its own limits.
     pub limits: Limits,
     /// Set while the stream is paused.
@@ -101,6 +112,17 @@ pub enum FanOut {
     Single,
     /// Up to 50 a call.
     Batch,
+}
+
+/// Who has a message first: SES or the outbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Handoff {
+    /// SES first, the outbox where it cannot.
+    #[default]
+    Through,
+    /// The outbox always, the fastest 250.
+    Queue,
 }
 
 /// What the clients of a paused tenant or stream hear.
@@ -215,9 +237,41 @@ impl<'de> Deserialize<'de> for SenderPattern {
 }
 
 impl Tenant {
+    /// The weight of a tenant that has none of its own.
+    pub const WEIGHT: u32 = 1;
+    /// The largest weight: one tenant has at most this many times another's share.
+    pub const LARGEST_WEIGHT: u32 = 100;
+
     /// Whether the tenant may send as `mailbox`.
     pub fn owns(&self, mailbox: &Mailbox) -> bool {
         self.senders.iter().any(|pattern| pattern.covers(mailbox))
+    }
+}
+
+impl StreamKind {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Transactional, Self::Bulk, Self::Marketing];
+
+    /// `transactional`, `bulk`, `marketing`: in files, records and what commands show.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Transactional => "transactional",
+            Self::Bulk => "bulk",
+            Self::Marketing => "marketing",
+        }
+    }
+}
+
+impl Handoff {
+    /// All of them, the default first.
+    pub const ALL: [Self; 2] = [Self::Through, Self::Queue];
+
+    /// `through`, `queue`: in files, records and what commands show.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Through => "through",
+            Self::Queue => "queue",
+        }
     }
 }
 
@@ -240,5 +294,22 @@ impl Suppression {
     /// Whether it still stands at `now`.
     pub fn stands(&self, now: Timestamp) -> bool {
         self.expires.is_none_or(|until| now < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_what_records_have() {
+        let written = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        for kind in StreamKind::ALL {
+            assert_eq!(written(&serde_json::to_value(kind).unwrap()), kind.word());
+        }
+        for handoff in Handoff::ALL {
+            assert_eq!(written(&serde_json::to_value(handoff).unwrap()), handoff.word());
+        }
+        assert_eq!(Handoff::default(), Handoff::Through);
     }
 }

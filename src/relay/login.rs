@@ -328,6 +328,7 @@ mod tests {
             ses_tenant: None,
             default_stream: crate::mail::StreamId::parse("main").unwrap(),
             limits: crate::policy::tenant::Limits::default(),
+            weight: crate::policy::tenant::Tenant::WEIGHT,
             enforce: true,
             paused_reply: crate::policy::tenant::PausedReply::Defer,
             pause: None,

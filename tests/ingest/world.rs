@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use bulkhead::ingest::{Applier, Janitor};
 use bulkhead::mail::{ConfigurationSet, Mailbox, StreamId, TenantId};
 use bulkhead::policy::tenant::{
-    FanOut, Limits, PausedReply, SenderPattern, Stream, StreamKind, Suppression, SuppressionReason, Tenant,
+    FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind, Suppression, SuppressionReason, Tenant,
 };
 use bulkhead::secret::Random;
 use bulkhead::store::counters::{self, Counts};
@@ -257,6 +257,10 @@ fn acme() -> Tenant {
         daily_recipients: None,
         warmup: None,
         fan_out: FanOut::Single,
+        handoff: Handoff::Through,
+        max_age_hours: None,
+        dedupe: true,
+        dsn: false,
         limits: Limits::default(),
         pause: None,
     };
@@ -267,6 +271,7 @@ fn acme() -> Tenant {
         ses_tenant: None,
         default_stream: "main".parse().unwrap(),
         limits: Limits::default(),
+        weight: Tenant::WEIGHT,
         enforce: true,
         paused_reply: PausedReply::Defer,
         pause: None,

@@ -17,7 +17,7 @@ use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::tls::{CaPem, Certificates, client_trusting, self_signed};
 use bulkhead::mail::{ConfigurationSet, Domain, StreamId, Taken, TenantId, Username};
 use bulkhead::policy::tenant::{
-    FanOut, Limits as Rates, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
+    FanOut, Handoff, Limits as Rates, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
 };
 use bulkhead::relay::{Limits, Listener, Means, Options, Relay, Tls};
 use bulkhead::secret::Secret;
@@ -441,6 +441,10 @@ pub fn tenant(name: &str) -> Tenant {
         daily_recipients: None,
         warmup: None,
         fan_out: FanOut::Single,
+        handoff: Handoff::Through,
+        max_age_hours: None,
+        dedupe: true,
+        dsn: false,
         limits: Rates::default(),
         pause: None,
     };
@@ -455,6 +459,7 @@ pub fn tenant(name: &str) -> Tenant {
         ses_tenant: None,
         default_stream: StreamId::parse("transactional").unwrap(),
         limits: Rates::default(),
+        weight: Tenant::WEIGHT,
         enforce: true,
         paused_reply: PausedReply::Defer,
         pause: None,

@@ -334,9 +334,7 @@ impl fmt::Display for Change {
             What::AlterTenant { words, .. } => write!(f, "~ tenant {tenant}: {}", words.join(", ")),
             What::RemoveTenant => write!(f, "- tenant {tenant}"),
             What::AddStream { id, row } => {
-                let kind = serde_json::to_value(row.kind).unwrap_or_default();
-                let kind = kind.as_str().unwrap_or_default();
-                write!(f, "+ stream {tenant}/{id} ({kind}, set {})", row.configuration_set)
+                write!(f, "+ stream {tenant}/{id} ({}, set {})", row.kind.word(), row.configuration_set)
             }
             What::AlterStream { id, words, .. } => write!(f, "~ stream {tenant}/{id}: {}", words.join(", ")),
             What::RemoveStream { id } => write!(f, "- stream {tenant}/{id}"),

@@ -7,8 +7,12 @@ use serde_json::Value;
 
 use crate::mail::{ConfigurationSet, Mailbox, SesTenant, StreamId, TenantId};
 use crate::policy::tenant::{
-    FanOut, Limits, Pause, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant, Warmup,
+    FanOut, Handoff, Limits, Pause, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant, Warmup,
 };
+
+/// What fields mean that a record leaves out: records from before there was such a field read as
+/// those of today that are left at their default.
+const LEFT_OUT: [(&str, &str); 4] = [("weight", "1"), ("handoff", "through"), ("dedupe", "true"), ("dsn", "false")];
 
 /// A tenant but for its streams, senders and pause.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -20,6 +24,8 @@ pub(super) struct TenantRow {
     pub(super) default_stream: StreamId,
     #[serde(default)]
     pub(super) limits: Limits,
+    #[serde(default = "usual_weight", skip_serializing_if = "is_usual_weight")]
+    pub(super) weight: u32,
     pub(super) enforce: bool,
     #[serde(default)]
     pub(super) paused_reply: PausedReply,
@@ -39,6 +45,14 @@ pub(super) struct StreamRow {
     pub(super) warmup: Option<Warmup>,
     #[serde(default)]
     pub(super) fan_out: FanOut,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) handoff: Handoff,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) max_age_hours: Option<u32>,
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub(super) dedupe: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) dsn: bool,
     #[serde(default)]
     pub(super) limits: Limits,
 }
@@ -50,6 +64,7 @@ impl TenantRow {
             ses_tenant: tenant.ses_tenant.clone(),
             default_stream: tenant.default_stream.clone(),
             limits: tenant.limits,
+            weight: tenant.weight,
             enforce: tenant.enforce,
             paused_reply: tenant.paused_reply,
         }
@@ -62,8 +77,20 @@ impl TenantRow {
         streams: BTreeMap<StreamId, Stream>,
         pause: Option<Pause>,
     ) -> Tenant {
-        let Self { contact, ses_tenant, default_stream, limits, enforce, paused_reply } = self;
-        Tenant { id, contact, senders, ses_tenant, default_stream, limits, enforce, paused_reply, pause, streams }
+        let Self { contact, ses_tenant, default_stream, limits, weight, enforce, paused_reply } = self;
+        Tenant {
+            id,
+            contact,
+            senders,
+            ses_tenant,
+            default_stream,
+            limits,
+            weight,
+            enforce,
+            paused_reply,
+            pause,
+            streams,
+        }
     }
 }
 
@@ -77,14 +104,30 @@ impl StreamRow {
             daily_recipients: stream.daily_recipients,
             warmup: stream.warmup.clone(),
             fan_out: stream.fan_out,
+            handoff: stream.handoff,
+            max_age_hours: stream.max_age_hours,
+            dedupe: stream.dedupe,
+            dsn: stream.dsn,
             limits: stream.limits,
         }
     }
 
     /// The stream, not paused.
     pub(super) fn stream(self, id: StreamId) -> Stream {
-        let Self { kind, configuration_set, suppress_on, rate_per_second, daily_recipients, warmup, fan_out, limits } =
-            self;
+        let Self {
+            kind,
+            configuration_set,
+            suppress_on,
+            rate_per_second,
+            daily_recipients,
+            warmup,
+            fan_out,
+            handoff,
+            max_age_hours,
+            dedupe,
+            dsn,
+            limits,
+        } = self;
         Stream {
             id,
             kind,
@@ -94,6 +137,10 @@ impl StreamRow {
             daily_recipients,
             warmup,
             fan_out,
+            handoff,
+            max_age_hours,
+            dedupe,
+            dsn,
             limits,
             pause: None,
         }
@@ -104,12 +151,37 @@ impl StreamRow {
 pub(super) fn changes<T: Serialize>(from: &T, to: &T) -> Vec<String> {
     let (from, to) = (fields(from), fields(to));
     let names: std::collections::BTreeSet<&String> = from.keys().chain(to.keys()).collect();
-    let shown = |value: Option<&String>| value.map_or("none", String::as_str).to_owned();
+    let left_out = |name: &str| LEFT_OUT.iter().find(|(field, _)| *field == name).map_or("none", |(_, value)| value);
+    let shown = |fields: &BTreeMap<String, String>, name: &str| {
+        fields.get(name).map_or(left_out(name), String::as_str).to_owned()
+    };
     names
         .into_iter()
         .filter(|name| from.get(*name) != to.get(*name))
-        .map(|name| format!("{name} {} → {}", shown(from.get(name)), shown(to.get(name))))
+        .map(|name| format!("{name} {} → {}", shown(&from, name), shown(&to, name)))
         .collect()
+}
+
+fn usual_weight() -> u32 {
+    Tenant::WEIGHT
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_usual_weight(weight: &u32) -> bool {
+    *weight == Tenant::WEIGHT
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A row's fields by name, inner ones with a dot.
@@ -140,5 +212,57 @@ fn word(value: &Value) -> String {
         Value::Number(number) if number.is_f64() => number.as_f64().map_or_else(String::new, |n| n.to_string()),
         Value::Array(items) => format!("[{}]", items.iter().map(word).collect::<Vec<_>>().join(", ")),
         Value::Number(_) | Value::Bool(_) | Value::Null | Value::Object(_) => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD_TENANT: &str = r#"{"default_stream":"main","limits":{},"enforce":true,"paused_reply":"defer"}"#;
+    const OLD_STREAM: &str =
+        r#"{"kind":"bulk","configuration_set":"acme-main","suppress_on":["bounce"],"fan_out":"single","limits":{}}"#;
+
+    #[test]
+    fn rows_from_before_the_outbox_read_and_are_written_as_they_were() {
+        let tenant: TenantRow = serde_json::from_str(OLD_TENANT).unwrap();
+        assert_eq!(tenant.weight, 1);
+        assert_eq!(serde_json::to_string(&tenant).unwrap(), OLD_TENANT);
+        let stream: StreamRow = serde_json::from_str(OLD_STREAM).unwrap();
+        let read = (stream.handoff, stream.max_age_hours, stream.dedupe, stream.dsn);
+        assert_eq!(read, (Handoff::Through, None, true, false));
+        assert_eq!(serde_json::to_string(&stream).unwrap(), OLD_STREAM);
+    }
+
+    #[test]
+    fn golden_rows_of_the_outbox() {
+        let tenant = r#"{"default_stream":"main","limits":{},"weight":7,"enforce":true,"paused_reply":"defer"}"#;
+        let row: TenantRow = serde_json::from_str(tenant).unwrap();
+        assert_eq!(row.weight, 7);
+        assert_eq!(serde_json::to_string(&row).unwrap(), tenant);
+        let stream = OLD_STREAM
+            .replace(r#","limits""#, r#","handoff":"queue","max_age_hours":12,"dedupe":false,"dsn":true,"limits""#);
+        let row: StreamRow = serde_json::from_str(&stream).unwrap();
+        assert_eq!((row.handoff, row.max_age_hours, row.dedupe, row.dsn), (Handoff::Queue, Some(12), false, true));
+        assert_eq!(serde_json::to_string(&row).unwrap(), stream);
+        let there_and_back = StreamRow::of(&row.clone().stream("main".parse().unwrap()));
+        assert_eq!(there_and_back, row);
+    }
+
+    /// What a difference says of a field that is left out is what reading makes of it.
+    #[test]
+    fn what_is_left_out_is_told_as_it_reads() {
+        let tenant: TenantRow = serde_json::from_str(OLD_TENANT).unwrap();
+        let stream: StreamRow = serde_json::from_str(OLD_STREAM).unwrap();
+        let reads: BTreeMap<&str, String> = BTreeMap::from([
+            ("weight", tenant.weight.to_string()),
+            ("handoff", stream.handoff.word().into()),
+            ("dedupe", stream.dedupe.to_string()),
+            ("dsn", stream.dsn.to_string()),
+        ]);
+        assert_eq!(
+            LEFT_OUT.into_iter().map(|(field, word)| (field, word.to_owned())).collect::<BTreeMap<_, _>>(),
+            reads
+        );
     }
 }

@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
 use crate::mail::{ConfigurationSet, Mailbox, SesTenant};
-use crate::policy::tenant::{FanOut, Limits, PausedReply, StreamKind, SuppressionReason, Warmup};
+use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, StreamKind, SuppressionReason, Warmup};
 use crate::secret::Secret;
 use crate::store::Pending;
 use crate::store::credential::{Origin, SecretHash, StoredSecret};
@@ -37,6 +37,10 @@ fn stream(id: &str, kind: StreamKind, set: &str) -> Stream {
         daily_recipients: None,
         warmup: None,
         fan_out: FanOut::Single,
+        handoff: Handoff::Through,
+        max_age_hours: None,
+        dedupe: true,
+        dsn: false,
         limits: Limits::default(),
         pause: None,
     }
@@ -52,6 +56,7 @@ fn tenant(id: &str, streams: &[&str]) -> Tenant {
         ses_tenant: None,
         default_stream: stream_id(streams[0]),
         limits: Limits::default(),
+        weight: Tenant::WEIGHT,
         enforce: true,
         paused_reply: PausedReply::Defer,
         pause: None,
@@ -130,6 +135,7 @@ async fn the_lines_are_for_people() {
     assert!(made(&store, &first, true).await.is_empty());
 
     acme.contact = None;
+    acme.weight = 5;
     acme.enforce = false;
     acme.limits.pause_bounce = Some(0.03);
     acme.senders = vec![SenderPattern::parse("billing@acme.io").unwrap()];
@@ -137,6 +143,8 @@ async fn the_lines_are_for_people() {
     marketing.rate_per_second = Some(10.0);
     marketing.suppress_on = vec![SuppressionReason::Bounce, SuppressionReason::Complaint];
     marketing.warmup = Some(Warmup { start: "2026-12-01".into(), first_day: 200, days: 30, target: 50_000 });
+    (marketing.handoff, marketing.max_age_hours) = (Handoff::Queue, Some(12));
+    (marketing.dedupe, marketing.dsn) = (false, true);
     acme.streams.remove(&stream_id("transactional"));
     acme.default_stream = stream_id("marketing");
     let mut app = credential("acme", "acme-app", "two", Origin::File);
@@ -145,8 +153,8 @@ async fn the_lines_are_for_people() {
     (app.created, app.actor) = (Timestamp::from_millis(9), "another".into());
     let second = declared(vec![(acme, vec![app])]);
     let expected = [
-        "~ tenant acme: contact ops@acme.example → none, default_stream transactional → marketing, enforce true → false, limits.pause_bounce none → 0.03",
-        "~ stream acme/marketing: rate_per_second 5 → 10, suppress_on [bounce] → [bounce, complaint], warmup.days none → 30, warmup.first_day none → 200, warmup.start none → 2026-12-01, warmup.target none → 50000",
+        "~ tenant acme: contact ops@acme.example → none, default_stream transactional → marketing, enforce true → false, limits.pause_bounce none → 0.03, weight 1 → 5",
+        "~ stream acme/marketing: dedupe true → false, dsn false → true, handoff through → queue, max_age_hours none → 12, rate_per_second 5 → 10, suppress_on [bounce] → [bounce, complaint], warmup.days none → 30, warmup.first_day none → 200, warmup.start none → 2026-12-01, warmup.target none → 50000",
         "- stream acme/transactional",
         "+ sender acme: billing@acme.io",
         "- sender acme: acme.example",
@@ -437,8 +445,14 @@ fn a_stream(tenant: u8, id: u8) -> impl Strategy<Value = Stream> {
     let suppress_on = proptest::sample::subsequence(both, 0..=2);
     let daily = proptest::option::of(1..9u64);
     let fan_out = prop_oneof![Just(FanOut::Single), Just(FanOut::Batch)];
-    (set, kind, warmup, suppress_on, a_rate(), daily, fan_out, some_limits()).prop_map(
-        move |(set, kind, warmup, suppress_on, rate_per_second, daily_recipients, fan_out, limits)| Stream {
+    let handoff = prop_oneof![Just(Handoff::Through), Just(Handoff::Queue)];
+    let outbox = (handoff, proptest::option::of(1..337u32), any::<bool>(), any::<bool>());
+    (set, kind, warmup, suppress_on, a_rate(), daily, fan_out, some_limits(), outbox).prop_map(
+        move |(set, kind, warmup, suppress_on, rate_per_second, daily_recipients, fan_out, limits, outbox)| Stream {
+            handoff: outbox.0,
+            max_age_hours: outbox.1,
+            dedupe: outbox.2,
+            dsn: outbox.3,
             suppress_on,
             rate_per_second,
             daily_recipients,
@@ -461,8 +475,8 @@ fn a_tenant(id: u8) -> impl Strategy<Value = DeclaredTenant> {
         0..=2,
     );
     let reply = prop_oneof![Just(PausedReply::Defer), Just(PausedReply::Reject)];
-    (streams, senders, credentials, any::<[bool; 3]>(), some_limits(), reply).prop_map(
-        move |(streams, senders, credentials, [enforce, contact, ses_tenant], limits, paused_reply)| {
+    (streams, senders, credentials, any::<[bool; 3]>(), some_limits(), reply, 1..101u32).prop_map(
+        move |(streams, senders, credentials, [enforce, contact, ses_tenant], limits, paused_reply, weight)| {
             let name = format!("t{id}");
             let credential =
                 |(username, secret): (String, u8)| credential(&name, &username, &secret.to_string(), Origin::File);
@@ -475,6 +489,7 @@ fn a_tenant(id: u8) -> impl Strategy<Value = DeclaredTenant> {
                     ses_tenant: ses_tenant.then(|| SesTenant::parse(&name).unwrap()),
                     default_stream: streams[0].id.clone(),
                     limits,
+                    weight,
                     enforce,
                     paused_reply,
                     pause: None,
