@@ -41,6 +41,8 @@ fn terms() -> Arc<Terms> {
         starttls: true,
         cleartext_auth: false,
         message_bytes: 26_214_400,
+        head_bytes: 0,
+        spill_bytes: usize::MAX,
         recipients: 50,
         messages: 1_000_000,
         command_bytes: 2_048,

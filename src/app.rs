@@ -77,6 +77,8 @@ pub const RUNTIME_END: Duration = Duration::from_secs(1);
 const OTHER_DESCRIPTORS: u64 = 512;
 /// Octets at the end of a line, which limits.line_bytes counts and a field's text does not have.
 const CRLF: usize = 2;
+/// Octets behind the largest header section that stay in memory with it, whatever is spilled.
+const BEHIND_HEADER: usize = 64 * 1024;
 /// Who applies the tenants file.
 const ACTOR: &str = "bulkhead";
 
@@ -494,6 +496,8 @@ fn relay_options(settings: &Settings) -> relay::Options {
             starttls: false,
             cleartext_auth: false,
             message_bytes: limits.message_bytes,
+            head_bytes: limits.header_bytes.saturating_add(BEHIND_HEADER),
+            spill_bytes: usize::MAX,
             recipients: limits.recipients,
             messages: limits.messages_per_connection,
             command_bytes: limits.command_bytes,

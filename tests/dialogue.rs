@@ -10,6 +10,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use bulkhead::smtp::Terms;
 use support::{Act, Cut, Dialogue, PLAIN, Room, malformed, play, terms};
 
 fn files() -> Vec<PathBuf> {
@@ -144,7 +145,7 @@ fn spoil(pieces: &mut Vec<Vec<u8>>, dice: &mut Dice) {
 fn spoiled_conversations_never_break_a_promise() {
     const ROUNDS: usize = 20_000;
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
-    let (mut accepted, mut refused, mut cut_off, mut quit) = (0, 0, 0, 0);
+    let (mut accepted, mut refused, mut cut_off, mut quit, mut spills) = (0, 0, 0, 0, 0);
     for round in 0..ROUNDS {
         let mut pieces = good_conversation(&mut dice);
         for _ in 0..dice.roll(4) {
@@ -154,8 +155,13 @@ fn spoiled_conversations_never_break_a_promise() {
         let secure = dice.roll(8) > 0;
         let listener = if secure { "implicit" } else { "starttls" };
         let (segment, other) = (1 + dice.roll(200), 1 + dice.roll(60));
-        let first = converse(listener, &octets, segment);
-        let again = converse(listener, &octets, other);
+        let first = converse(&terms(listener), listener, &octets, segment);
+        let again = converse(&terms(listener), listener, &octets, other);
+        let (head_bytes, spill_bytes) = (dice.roll(20), dice.roll(30));
+        let spilling = Terms { head_bytes, spill_bytes, ..terms(listener) };
+        let third = converse(&spilling, listener, &octets, other);
+        assert_eq!((&first.said, &first.messages), (&third.said, &third.messages), "round {round}: spilled");
+        spills += third.spills;
         assert_eq!(first.said, again.said, "round {round}: {:?}", String::from_utf8_lossy(&octets));
         assert_eq!(first.messages, again.messages, "round {round}");
         assert_eq!(malformed(&first.said), None, "round {round}");
@@ -170,15 +176,16 @@ fn spoiled_conversations_never_break_a_promise() {
             None => {}
         }
     }
-    println!("{accepted} accepted, {refused} refused, {cut_off} cut off, {quit} quit");
+    println!("{accepted} accepted, {refused} refused, {cut_off} cut off, {quit} quit, {spills} spills");
     assert!(accepted > 10_000, "{accepted} accepted");
     assert!(refused > 5_000, "{refused} refused");
     assert!(cut_off > 500, "{cut_off} cut off");
     assert!(quit > 5_000, "{quit} quit");
+    assert!(spills > 10_000, "{spills} spills");
 }
 
-fn converse(listener: &str, octets: &[u8], segment: usize) -> Room {
-    let mut room = Room::new(&terms(listener), listener == "implicit");
+fn converse(terms: &Terms, listener: &str, octets: &[u8], segment: usize) -> Room {
+    let mut room = Room::new(terms, listener == "implicit");
     room.run();
     for part in octets.chunks(segment) {
         room.hear(part);

@@ -199,10 +199,10 @@ fn replies_to_bad_commands(built: &mut Built) {
         let name = if which.is_empty() { name.to_owned() } else { format!("{name} ({which})") };
         built.add(format!("CommandError::{name}"), &reply::no_command(error));
     }
-    use Fault::{BareCr, BareLf, LongLine, Nul, OpenLine, Starved, TooBig};
-    for fault in [BareCr, BareLf, Nul, LongLine, OpenLine, TooBig, Starved] {
+    use Fault::{BareCr, BareLf, LongLine, NoRoom, Nul, OpenLine, Starved, TooBig};
+    for fault in [BareCr, BareLf, Nul, LongLine, OpenLine, TooBig, Starved, NoRoom] {
         let name = match fault {
-            BareCr | BareLf | Nul | LongLine | OpenLine | TooBig | Starved => format!("Fault::{fault:?}"),
+            BareCr | BareLf | Nul | LongLine | OpenLine | TooBig | Starved | NoRoom => format!("Fault::{fault:?}"),
         };
         built.add(name, &reply::faulty(fault, 1, 1));
     }

@@ -42,9 +42,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Files that are not played here, each with the reason. Exactly these: a file that could be played
 /// and is listed fails the test, as does one that could not and is missing.
-const NOT_HERE: [(&str, &str); 11] = [
+const NOT_HERE: [(&str, &str); 13] = [
     ("bdat-starved.smtp", MEMORY),
     ("data-starved.smtp", MEMORY),
+    ("spill-no-room.smtp", SPACE),
+    ("spill-starved.smtp", MEMORY),
     ("starve-outside-data.smtp", MEMORY),
     ("time-after-login.smtp", TIME),
     ("time-before-login.smtp", TIME),
@@ -56,6 +58,7 @@ const NOT_HERE: [(&str, &str); 11] = [
     ("time-in-auth.smtp", TIME),
 ];
 const MEMORY: &str = "runs out of memory at one certain octet; tests/relay.rs starves sessions by limits.memory_bytes";
+const SPACE: &str = "runs out of disk space at one certain octet";
 const TIME: &str = "would take minutes of real time, and sockets know no other";
 
 /// The longest a file may WAIT here.
@@ -82,6 +85,9 @@ fn files() -> Vec<PathBuf> {
 fn obstacle(dialogue: &Dialogue) -> Option<&'static str> {
     let waits = dialogue.acts.iter().filter_map(|(_, act)| if let Act::Wait(time) = act { Some(*time) } else { None });
     let starves = dialogue.acts.iter().any(|(_, act)| matches!(act, Act::Starve));
+    if dialogue.acts.iter().any(|(_, act)| matches!(act, Act::Full)) {
+        return Some(SPACE);
+    }
     if starves { Some(MEMORY) } else { (waits.sum::<Duration>() > PATIENCE).then_some(TIME) }
 }
 
@@ -266,8 +272,8 @@ impl<'a> Stage<'a> {
                 return Ok(());
             }
             // What is held cannot be seen from here; what is waited for comes in its own time.
-            Act::Held(_) | Act::Wait(_) => return Ok(()),
-            Act::Tls | Act::Drain | Act::Starve | Act::Lost | Act::Closed(_) => self.sync().await?,
+            Act::Held(_) | Act::Spilled(_) | Act::Wait(_) => return Ok(()),
+            Act::Tls | Act::Drain | Act::Starve | Act::Lost | Act::Full | Act::Closed(_) => self.sync().await?,
         }
         match act {
             Act::Tls => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead::mail::header::{Additions, HeaderLimits, HeaderSection};
 use bulkhead::mail::{Domain, Login, Mailbox, Receipt, StreamId, Taken, TenantId, Username};
-use bulkhead::smtp::data::MailData;
+use bulkhead::smtp::data::{DataBounds, Fault, MailData};
 use bulkhead::smtp::session::{Answer, Question, Session, Step, Terms};
 use bulkhead::smtp::{Refusal, command};
 use bytes::Bytes;
@@ -18,6 +18,8 @@ pub struct Depth {
     pub taken: usize,
     /// Things that were refused in the right way.
     pub refused: usize,
+    /// Messages taken of which some octets were spilled while they came in.
+    pub spilled: usize,
     /// Whether the whole input was let go of (the session ended, the form was wrong).
     pub ended: bool,
 }
@@ -27,12 +29,14 @@ pub struct Depth {
 const MESSAGE_BYTES: usize = 4_000;
 const RECIPIENTS: usize = 3;
 
-fn terms() -> Arc<Terms> {
+fn terms(head_bytes: usize, spill_bytes: usize) -> Arc<Terms> {
     Arc::new(Terms {
         hostname: "relay.test".into(),
         starttls: true,
         cleartext_auth: false,
         message_bytes: MESSAGE_BYTES,
+        head_bytes,
+        spill_bytes,
         recipients: RECIPIENTS,
         messages: 5,
         command_bytes: 512,
@@ -52,13 +56,22 @@ fn terms() -> Arc<Terms> {
 }
 
 /// A client behind TLS that says `input` in one piece, and again cut at every `first octet + 1`
-/// octets: the conversation must be the same, well-formed, and no message is taken without a login.
+/// octets, and once more with its messages spilled at small thresholds: the conversation and the
+/// messages must be the same, well-formed, and no message is taken without a login.
 pub fn session(input: &[u8]) -> Depth {
     let Some((&first, octets)) = input.split_first() else { return Depth::default() };
-    let (whole, depth) = converse(octets, octets.len().max(1));
-    let (cut, again) = converse(octets, usize::from(first) + 1);
+    let first = usize::from(first);
+    let (whole, messages, depth) = converse(octets, octets.len().max(1), terms(0, usize::MAX));
+    let (cut, again, cut_depth) = converse(octets, first + 1, terms(0, usize::MAX));
     assert_eq!(whole, cut, "the conversation depends on how the octets were cut");
-    assert_eq!(depth, again);
+    assert_eq!(messages, again, "a message depends on how the octets were cut");
+    assert_eq!(depth, cut_depth);
+    let (head_bytes, spill_bytes) = (first % 16, first / 16);
+    let (spilled, again, spilled_depth) = converse(octets, first % 32 + 1, terms(head_bytes, spill_bytes));
+    assert_eq!(whole, spilled, "the conversation depends on what was spilled");
+    assert_eq!(messages, again, "a message depends on what of it was spilled");
+    assert_eq!(depth, Depth { spilled: 0, ..spilled_depth });
+    let depth = spilled_depth;
     for line in whole.split_inclusive("\r\n") {
         assert!(line.ends_with("\r\n") && line.len() <= 512, "{line:?} is no reply line");
         let text = line.trim_end_matches("\r\n");
@@ -68,21 +81,34 @@ pub fn session(input: &[u8]) -> Depth {
     depth
 }
 
-fn converse(octets: &[u8], cut: usize) -> (String, Depth) {
+/// What a client's shell and its world have seen.
+#[derive(Default)]
+struct World {
+    granted: bool,
+    /// What was spilled of the message that comes in.
+    spilled: Vec<u8>,
+    messages: Vec<Vec<u8>>,
+    depth: Depth,
+}
+
+fn converse(octets: &[u8], cut: usize, terms: Arc<Terms>) -> (String, Vec<Vec<u8>>, Depth) {
     let start = Instant::now();
     let mut now = start;
-    let mut session = Session::new(terms(), true, now);
-    let (mut said, mut depth, mut granted) = (String::new(), Depth::default(), false);
+    let mut session = Session::new(terms, true, now);
+    let (mut said, mut world) = (String::new(), World::default());
     let mut chunks = octets.chunks(cut);
     // An input can make the session do only so much per octet; a machine that spins is a fault.
     for _ in 0..octets.len() * 4 + 1_000 {
         assert!(session.held_bytes() <= MESSAGE_BYTES + 512, "more held than a message may have");
         match session.step(now) {
             Step::Read => match chunks.next() {
-                Some(chunk) => session.receive(chunk, now),
+                Some(chunk) => {
+                    session.receive(chunk, now);
+                    world.keep_spilled(&mut session);
+                }
                 None => {
                     session.lost();
-                    depth.ended = true;
+                    world.depth.ended = true;
                 }
             },
             Step::Wait => {
@@ -91,48 +117,64 @@ fn converse(octets: &[u8], cut: usize) -> (String, Depth) {
             }
             Step::Write(bytes) => said.push_str(std::str::from_utf8(&bytes).expect("replies are text")),
             Step::Ask(question) => {
-                let answer = answer(question, &mut granted, &mut depth);
+                let answer = world.answer(question);
                 session.answer(answer, now);
             }
             Step::Secure => unreachable!("TLS is up from the start"),
-            Step::Close => return (said, depth),
+            Step::Close => return (said, world.messages, world.depth),
         }
     }
     panic!("the session does not come to an end");
 }
 
-fn answer(question: Question, granted: &mut bool, depth: &mut Depth) -> Answer {
-    match question {
-        Question::Authenticate { username, secret, .. } => {
-            if username == "acme-app" && secret.expose() == b"open-sesame-open-sesame" {
-                *granted = true;
-                Answer::Login(Ok(Arc::new(Login {
-                    tenant: TenantId::parse("acme").expect("an id"),
-                    credential: Username::parse("acme-app").expect("a username"),
-                    stream: StreamId::parse("transactional").ok(),
-                    secret_fingerprint: 1,
-                })))
-            } else {
-                depth.refused += 1;
-                Answer::Login(Err(Refusal::permanent(535, (7, 8), "no")))
-            }
+impl World {
+    fn keep_spilled(&mut self, session: &mut Session) {
+        if session.spilled_bytes() == 0 {
+            self.spilled.clear();
         }
-        Question::Sender { .. } => Answer::Path(Ok(())),
-        Question::Recipient { forward_path, .. } => {
-            if forward_path.local_part() == "suppressed" {
-                depth.refused += 1;
-                Answer::Path(Err(Refusal::permanent(550, (1, 1), "no")))
-            } else {
-                Answer::Path(Ok(()))
-            }
+        if let Some(octets) = session.spill() {
+            self.spilled.extend_from_slice(&octets);
         }
-        Question::Accept { envelope, data, .. } => {
-            assert!(*granted, "a message without a login");
-            assert!(data.len() <= MESSAGE_BYTES, "a message over the bound");
-            assert!((1..=RECIPIENTS).contains(&envelope.forward_paths.len()));
-            assert_lines(&data);
-            depth.taken += 1;
-            Answer::Accept(Ok(Receipt::one(Taken::by_ses("id".into()))))
+    }
+
+    fn answer(&mut self, question: Question) -> Answer {
+        match question {
+            Question::Authenticate { username, secret, .. } => {
+                if username == "acme-app" && secret.expose() == b"open-sesame-open-sesame" {
+                    self.granted = true;
+                    Answer::Login(Ok(Arc::new(Login {
+                        tenant: TenantId::parse("acme").expect("an id"),
+                        credential: Username::parse("acme-app").expect("a username"),
+                        stream: StreamId::parse("transactional").ok(),
+                        secret_fingerprint: 1,
+                    })))
+                } else {
+                    self.depth.refused += 1;
+                    Answer::Login(Err(Refusal::permanent(535, (7, 8), "no")))
+                }
+            }
+            Question::Sender { .. } => Answer::Path(Ok(())),
+            Question::Recipient { forward_path, .. } => {
+                if forward_path.local_part() == "suppressed" {
+                    self.depth.refused += 1;
+                    Answer::Path(Err(Refusal::permanent(550, (1, 1), "no")))
+                } else {
+                    Answer::Path(Ok(()))
+                }
+            }
+            Question::Accept { envelope, data, .. } => {
+                assert!(self.granted, "a message without a login");
+                assert_eq!(data.spilled, self.spilled.len() as u64);
+                let whole = [&data.head, self.spilled.as_slice(), &data.rest].concat();
+                assert!(whole.len() <= MESSAGE_BYTES, "a message over the bound");
+                assert!((1..=RECIPIENTS).contains(&envelope.forward_paths.len()));
+                assert_lines(&whole);
+                self.depth.spilled += usize::from(!self.spilled.is_empty());
+                self.spilled.clear();
+                self.messages.push(whole);
+                self.depth.taken += 1;
+                Answer::Accept(Ok(Receipt::one(Taken::by_ses("id".into()))))
+            }
         }
     }
 }
@@ -153,30 +195,27 @@ fn assert_lines(data: &[u8]) {
 
 // ---------------------------------------------------------------------------------------------
 
-/// Mail data behind DATA, against a reader that is slow and obviously right.
+/// Mail data behind DATA, kept in memory and spilled, against a reader that is slow and obviously right.
 pub fn data(input: &[u8]) -> Depth {
     let Some((&first, octets)) = input.split_first() else { return Depth::default() };
-    let mut reader = MailData::new(MESSAGE_BYTES, 200, None);
-    let mut consumed = 0;
-    let mut done = false;
-    for chunk in octets.chunks(usize::from(first) + 1) {
-        let (taken, end) = reader.take_dotted(chunk);
-        consumed += taken;
-        if end {
-            done = true;
-            break;
-        }
-        assert_eq!(taken, chunk.len(), "octets left although the data goes on");
-    }
+    let first = usize::from(first);
+    let whole = DataBounds { message_bytes: MESSAGE_BYTES, line_bytes: 200, head_bytes: 0, spill_bytes: usize::MAX };
+    let (read, none) = read_data(octets, first + 1, whole);
+    let spilling = DataBounds { head_bytes: first % 16, spill_bytes: first / 16, ..whole };
+    let (again, spilled) = read_data(octets, first % 64 + 1, spilling);
+    assert_eq!(none, 0, "spilled without being told to");
+    assert_eq!(read, again, "the message depends on what of it was spilled");
     let model = plain(octets);
-    assert_eq!(done, model.is_some(), "the end of the data was seen or missed wrongly");
-    let Some((end, text)) = model else { return Depth { ended: true, ..Depth::default() } };
+    assert_eq!(read.is_some(), model.is_some(), "the end of the data was seen or missed wrongly");
+    let (Some((consumed, message)), Some((end, text))) = (read, model) else {
+        return Depth { ended: true, ..Depth::default() };
+    };
     assert_eq!(consumed, end, "the data ends elsewhere");
-    match reader.finish() {
+    match message {
         Ok(message) => {
-            assert_eq!(message.as_ref(), text.as_slice());
+            assert_eq!(message, text);
             assert_lines(&message);
-            Depth { taken: 1, ..Depth::default() }
+            Depth { taken: 1, spilled: usize::from(spilled > 0), ..Depth::default() }
         }
         Err(_) => {
             let clean = !text.contains(&0)
@@ -187,6 +226,32 @@ pub fn data(input: &[u8]) -> Depth {
             Depth { refused: 1, ..Depth::default() }
         }
     }
+}
+
+/// How many octets belonged to mail data that has ended, and what it was.
+type Ended = (usize, Result<Vec<u8>, Fault>);
+
+/// What a reader makes of `octets`, and how many of them were spilled.
+fn read_data(octets: &[u8], cut: usize, bounds: DataBounds) -> (Option<Ended>, usize) {
+    let mut reader = MailData::new(bounds, None);
+    let mut consumed = 0;
+    let mut spilled = Vec::new();
+    for chunk in octets.chunks(cut) {
+        let (taken, end) = reader.take_dotted(chunk);
+        consumed += taken;
+        if end {
+            let message = reader.finish().map(|message| {
+                assert_eq!(message.spilled, spilled.len() as u64);
+                [&message.head, spilled.as_slice(), &message.rest].concat()
+            });
+            return (Some((consumed, message)), spilled.len());
+        }
+        assert_eq!(taken, chunk.len(), "octets left although the data goes on");
+        if let Some(more) = reader.spill() {
+            spilled.extend_from_slice(&more);
+        }
+    }
+    (None, spilled.len())
 }
 
 /// Where the data ends and what it says: line by line, as RFC 5321 4.5.2 has it.

@@ -52,6 +52,8 @@ impl Conversation {
             Question::Sender { login, reverse_path } => Answer::Path(self.sender(&login, &reverse_path)),
             Question::Recipient { login, forward_path } => Answer::Path(self.recipient(&login, &forward_path).await),
             Question::Accept { login, envelope, data, helo } => {
+                // The relay's terms let nothing be spilled.
+                let Some(data) = data.whole() else { return Answer::Accept(Err(wording::fault())) };
                 let message = Message {
                     office: Arc::clone(&self.office),
                     bounds: Arc::clone(&self.bounds),

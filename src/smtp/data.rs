@@ -6,6 +6,12 @@
 //! for octet. Every octet is looked at once, at memory speed. A message with a fault is read on to
 //! its end so that the session stays in step, and nothing of it is held from the fault on. The
 //! buffer becomes the message without a copy and never outgrows the bound on messages.
+//!
+//! A large message leaves while it comes in: once more than [`DataBounds::spill_bytes`] of it are
+//! held, [`MailData::spill`] gives out all behind its first [`DataBounds::head_bytes`], in order and
+//! each octet once. What has left counts in every bound as if it were here. Head, spilled octets
+//! and rest, joined, are the message, wherever it was cut and whenever somebody asked.
+//!
 //! Refuses, and never repairs: bare CR, bare LF, NUL, a line over its bound, a message over its, and
 //! a last line without its end (possible with BDAT alone).
 //! What can go wrong: a [`Fault`], the first one met; which one that is depends on the octets alone.
@@ -17,6 +23,8 @@ use memchr::memchr3;
 
 /// The smallest buffer a message begins with.
 const FIRST_BUFFER: usize = 4096;
+/// Most octets that come in before the shell may take some out: what it reads at once.
+const READ: usize = 16 * 1024;
 
 /// Why a message is refused before anybody is asked about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -42,6 +50,33 @@ pub enum Fault {
     /// We are short of memory.
     #[error("no memory to hold it")]
     Starved,
+    /// What was spilled found no room.
+    #[error("no disk space to hold it")]
+    NoRoom,
+}
+
+/// What a message may have, and how much of it is held while it comes in.
+#[derive(Clone, Copy, Debug)]
+pub struct DataBounds {
+    /// Octets of a message.
+    pub message_bytes: usize,
+    /// Octets of a line, CRLF included.
+    pub line_bytes: usize,
+    /// Octets at the beginning of a message that never leave.
+    pub head_bytes: usize,
+    /// A message that holds more than this gives out what is behind its head. `usize::MAX`: never.
+    pub spill_bytes: usize,
+}
+
+/// A message that has come in whole: `head`, then what was spilled, then `rest`.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct MailOctets {
+    /// How it begins; all of it if nothing was spilled.
+    pub head: Bytes,
+    /// How many octets behind the head were given out while it came in.
+    pub spilled: u64,
+    /// How it ends; nothing if nothing was spilled.
+    pub rest: Bytes,
 }
 
 /// Where in the text we are.
@@ -61,22 +96,26 @@ enum At {
 
 /// A message that is coming in.
 pub struct MailData {
-    kept: Vec<u8>,
+    /// All that is held until something is spilled; from then on what stays.
+    head: Vec<u8>,
+    /// Octets that were given out.
+    spilled: usize,
+    /// What came in behind them.
+    rest: Vec<u8>,
     at: At,
     /// Octets of the line that is coming in, as kept.
     line: usize,
     fault: Option<Fault>,
-    message_bytes: usize,
-    line_bytes: usize,
+    bounds: DataBounds,
     /// What SIZE said, to allocate no more than that.
     declared: Option<usize>,
 }
 
 impl MailData {
-    /// Nothing yet. `message_bytes` and `line_bytes` (CRLF included) are the bounds, `declared` the
-    /// SIZE the client gave.
-    pub fn new(message_bytes: usize, line_bytes: usize, declared: Option<usize>) -> Self {
-        Self { kept: Vec::new(), at: At::LineStart, line: 0, fault: None, message_bytes, line_bytes, declared }
+    /// Nothing yet. `declared` is the SIZE the client gave.
+    pub fn new(bounds: DataBounds, declared: Option<usize>) -> Self {
+        let (head, rest) = (Vec::new(), Vec::new());
+        Self { head, spilled: 0, rest, at: At::LineStart, line: 0, fault: None, bounds, declared }
     }
 
     /// Takes octets as they come behind DATA. Says how many were taken, and whether the last of
@@ -116,10 +155,24 @@ impl MailData {
         }
     }
 
-    /// Gives the message up: what is held is released, what still comes is read past.
+    /// Gives out what is held behind the head, if more is held than is meant to be; whoever takes it
+    /// has it from now on, behind what was given out before.
+    pub fn spill(&mut self) -> Option<Bytes> {
+        if self.head.len() + self.rest.len() <= self.bounds.spill_bytes {
+            return None;
+        }
+        let octets = if self.spilled == 0 { self.behind_head() } else { std::mem::take(&mut self.rest) };
+        self.spilled += octets.len();
+        (!octets.is_empty()).then(|| Bytes::from(octets))
+    }
+
+    /// Gives the message up: what is held is released, what was spilled is no longer asked for, what
+    /// still comes is read past.
     pub fn fail(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);
-        self.kept = Vec::new();
+        self.head = Vec::new();
+        self.spilled = 0;
+        self.rest = Vec::new();
     }
 
     /// The first fault so far.
@@ -129,11 +182,16 @@ impl MailData {
 
     /// Octets held, counted as allocated.
     pub fn held(&self) -> usize {
-        self.kept.capacity()
+        self.head.capacity() + self.rest.capacity()
+    }
+
+    /// Octets given out that belong to the message; none once it has a fault.
+    pub fn spilled(&self) -> u64 {
+        self.spilled as u64
     }
 
     /// The message, once it has come in whole.
-    pub fn finish(mut self) -> Result<Bytes, Fault> {
+    pub fn finish(mut self) -> Result<MailOctets, Fault> {
         match self.at {
             At::LineStart | At::Dot | At::DotCr => {}
             At::Text => self.fail(Fault::OpenLine),
@@ -141,8 +199,26 @@ impl MailData {
         }
         match self.fault {
             Some(fault) => Err(fault),
-            None => Ok(Bytes::from(self.kept)),
+            None => {
+                let spilled = self.spilled();
+                Ok(MailOctets { head: Bytes::from(self.head), spilled, rest: Bytes::from(self.rest) })
+            }
         }
+    }
+
+    /// Cuts off what is behind the head; its room goes with it.
+    fn behind_head(&mut self) -> Vec<u8> {
+        if self.head.len() <= self.bounds.head_bytes {
+            return Vec::new();
+        }
+        let behind = self.head.split_off(self.bounds.head_bytes);
+        self.head.shrink_to_fit();
+        behind
+    }
+
+    /// Octets of the message so far, here or given out.
+    fn total(&self) -> usize {
+        self.head.len() + self.spilled + self.rest.len()
     }
 
     /// Takes octets up to the end of a line, or all there are; says how many.
@@ -185,8 +261,8 @@ impl MailData {
         if self.fault.is_some() {
             return;
         }
-        let line_room = self.line_bytes.saturating_sub(2).saturating_sub(self.line);
-        let size_room = self.message_bytes.saturating_sub(self.kept.len());
+        let line_room = self.bounds.line_bytes.saturating_sub(2).saturating_sub(self.line);
+        let size_room = self.bounds.message_bytes.saturating_sub(self.total());
         if text.len() > line_room && line_room <= size_room {
             return self.fail(Fault::LongLine);
         }
@@ -194,8 +270,7 @@ impl MailData {
             return self.fail(Fault::TooBig);
         }
         self.line += text.len();
-        self.make_room(text.len());
-        self.kept.extend_from_slice(text);
+        self.append(text);
     }
 
     fn keep_line_end(&mut self) {
@@ -204,29 +279,64 @@ impl MailData {
         if self.fault.is_some() {
             return;
         }
-        if self.kept.len() + 2 > self.message_bytes {
+        if self.total() + 2 > self.bounds.message_bytes {
             return self.fail(Fault::TooBig);
         }
-        self.make_room(2);
-        self.kept.extend_from_slice(b"\r\n");
+        self.append(b"\r\n");
     }
 
-    /// Doubles the buffer as it fills, but not past what was declared, nor past the bound.
-    fn make_room(&mut self, more: usize) {
-        let needed = self.kept.len() + more;
-        if needed <= self.kept.capacity() {
-            return;
+    /// Doubles the buffer as it fills, but not past what was declared, nor past the bound on messages,
+    /// nor past what is held before it is spilled.
+    fn append(&mut self, octets: &[u8]) {
+        let head = if self.spilled == 0 { 0 } else { self.head.len() };
+        let before = head + self.spilled;
+        let most_held = self.bounds.spill_bytes.saturating_add(READ).saturating_sub(head);
+        let most = self.bounds.message_bytes.saturating_sub(before).min(most_held);
+        let declared = self.declared.and_then(|size| size.checked_sub(before));
+        let buffer = if self.spilled == 0 { &mut self.head } else { &mut self.rest };
+        let needed = buffer.len() + octets.len();
+        if needed > buffer.capacity() {
+            let doubled = buffer.capacity().saturating_mul(2).max(FIRST_BUFFER).min(most).max(needed);
+            let target = declared.filter(|size| (needed..doubled).contains(size)).unwrap_or(doubled);
+            buffer.reserve_exact(target - buffer.len());
         }
-        let doubled = self.kept.capacity().saturating_mul(2).max(FIRST_BUFFER).min(self.message_bytes).max(needed);
-        let target = self.declared.filter(|size| (needed..doubled).contains(size)).unwrap_or(doubled);
-        self.kept.reserve_exact(target - self.kept.len());
+        buffer.extend_from_slice(octets);
+    }
+}
+
+impl MailOctets {
+    /// Octets of the whole message.
+    pub fn len(&self) -> u64 {
+        self.spilled + self.head.len() as u64 + self.rest.len() as u64
+    }
+
+    /// Whether the message has no octet at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The message in one piece; `None` when some of it was spilled.
+    pub fn whole(self) -> Option<Bytes> {
+        (self.spilled == 0).then_some(self.head)
+    }
+}
+
+impl fmt::Debug for MailOctets {
+    /// How much, never what.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { head, spilled, rest } = self;
+        f.debug_struct("MailOctets")
+            .field("head", &head.len())
+            .field("spilled", spilled)
+            .field("rest", &rest.len())
+            .finish()
     }
 }
 
 impl fmt::Debug for MailData {
     /// How much, never what.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MailData").field("octets", &self.kept.len()).field("fault", &self.fault).finish_non_exhaustive()
+        f.debug_struct("MailData").field("octets", &self.total()).field("fault", &self.fault).finish_non_exhaustive()
     }
 }
 
@@ -234,22 +344,36 @@ impl fmt::Debug for MailData {
 mod tests {
     use super::*;
 
+    const SMALL: DataBounds = DataBounds { message_bytes: 64, line_bytes: 20, ..NEVER_SPILLED };
+    const NEVER_SPILLED: DataBounds =
+        DataBounds { message_bytes: 100_000, line_bytes: 1000, head_bytes: 0, spill_bytes: usize::MAX };
+
     /// The message, and the octets behind its end.
     type Ended = (Result<Vec<u8>, Fault>, Vec<u8>);
 
     /// What comes of `octets` taken in segments; `None` when the message has not ended.
-    fn dotted(octets: &[u8], segment: usize) -> Option<Ended> {
-        let mut data = MailData::new(64, 20, None);
-        let mut seen = 0;
+    fn dotted(octets: &[u8], segment: usize, bounds: DataBounds) -> Option<Ended> {
+        let mut data = MailData::new(bounds, None);
+        let (mut seen, mut spilled) = (0, Vec::new());
         for part in octets.chunks(segment) {
             let (taken, ended) = data.take_dotted(part);
             seen += taken;
             if ended {
-                return Some((data.finish().map(|message| message.to_vec()), octets[seen..].to_vec()));
+                return Some((data.finish().map(|message| joined(&message, &spilled)), octets[seen..].to_vec()));
             }
             assert_eq!(taken, part.len());
+            while let Some(more) = data.spill() {
+                spilled.extend_from_slice(&more);
+            }
         }
         None
+    }
+
+    fn joined(message: &MailOctets, spilled: &[u8]) -> Vec<u8> {
+        assert_eq!(message.spilled, spilled.len() as u64);
+        let octets = [&message.head, spilled, &message.rest].concat();
+        assert_eq!(message.len(), octets.len() as u64);
+        octets
     }
 
     #[test]
@@ -285,7 +409,15 @@ mod tests {
         ];
         for (octets, wanted) in table {
             for segment in 1..=octets.len() {
-                assert_eq!(dotted(octets.as_bytes(), segment), wanted, "{octets:?} by {segment}");
+                assert_eq!(dotted(octets.as_bytes(), segment, SMALL), wanted, "{octets:?} by {segment}");
+                for (head_bytes, spill_bytes) in [(0, 0), (0, 1), (1, 1), (3, 8), (8, 3), (20, 40)] {
+                    let bounds = DataBounds { head_bytes, spill_bytes, ..SMALL };
+                    assert_eq!(
+                        dotted(octets.as_bytes(), segment, bounds),
+                        wanted,
+                        "{octets:?} by {segment}, {bounds:?}"
+                    );
+                }
             }
         }
     }
@@ -294,13 +426,13 @@ mod tests {
     fn chunks_join_wherever_they_are_cut() {
         let message = b".a\r\n..\r\nb\r\n";
         for cut in 0..=message.len() {
-            let mut data = MailData::new(64, 20, None);
+            let mut data = MailData::new(SMALL, None);
             data.take_chunk(&message[..cut]);
             data.take_chunk(&message[cut..]);
-            assert_eq!(data.finish().unwrap().as_ref(), message);
+            assert_eq!(data.finish().unwrap().whole().unwrap().as_ref(), message);
         }
         for (octets, fault) in [("a\rb\r\n", Fault::BareCr), ("a", Fault::OpenLine), ("a\r", Fault::BareCr)] {
-            let mut data = MailData::new(64, 20, None);
+            let mut data = MailData::new(SMALL, None);
             data.take_chunk(octets.as_bytes());
             assert_eq!(data.finish(), Err(fault));
         }
@@ -309,22 +441,77 @@ mod tests {
     #[test]
     fn the_buffer_becomes_the_message_and_never_outgrows_the_bound() {
         for declared in [None, Some(70_000)] {
-            let mut data = MailData::new(100_000, 1000, declared);
+            let mut data = MailData::new(NEVER_SPILLED, declared);
             let line = [b"x".repeat(98), b"\r\n".to_vec()].concat();
             for _ in 0..700 {
                 data.take_dotted(&line);
                 assert!(data.held() <= declared.unwrap_or(100_000));
             }
-            let at = data.kept.as_ptr();
+            let at = data.head.as_ptr();
             let message = data.finish().unwrap();
-            assert_eq!(message.len(), 70_000);
-            assert_eq!(message.as_ptr(), at);
+            assert_eq!((message.len(), message.spilled), (70_000, 0));
+            assert_eq!(message.whole().unwrap().as_ptr(), at);
         }
     }
 
     #[test]
+    fn a_message_that_is_spilled_holds_its_head_and_what_came_in_since() {
+        const HEAD: usize = 10_000;
+        const SPILL: usize = 40_000;
+        for declared in [None, Some(1_000_000), Some(30)] {
+            let bounds = DataBounds { message_bytes: 2_000_000, head_bytes: HEAD, spill_bytes: SPILL, ..NEVER_SPILLED };
+            let mut data = MailData::new(bounds, declared);
+            let line = [b"x".repeat(98), b"\r\n".to_vec()].concat();
+            let read = line.repeat(READ / line.len());
+            let (mut taken, mut spilled, mut spills) = (0, 0, 0);
+            while taken < 1_000_000 {
+                data.take_chunk(&read);
+                taken += read.len();
+                assert!(data.held() <= SPILL + READ, "{} octets are held of {taken}", data.held());
+                if let Some(octets) = data.spill() {
+                    spilled += octets.len();
+                    spills += 1;
+                    assert!(octets.len() <= SPILL - HEAD + READ);
+                    assert_eq!((data.held(), data.spilled()), (HEAD, spilled as u64));
+                }
+                assert!(data.spill().is_none(), "each octet once");
+            }
+            assert!(spills > 20, "{spills} spills");
+            let message = data.finish().unwrap();
+            assert_eq!((message.head.len(), message.spilled, message.len()), (HEAD, spilled as u64, taken as u64));
+            assert!(message.whole().is_none());
+        }
+    }
+
+    #[test]
+    fn what_was_spilled_counts_in_the_bound_on_messages() {
+        let bounds = DataBounds { head_bytes: 4, spill_bytes: 10, ..SMALL };
+        for (last, wanted) in [("12\r\n", Ok(64)), ("123\r\n", Err(Fault::TooBig))] {
+            let mut data = MailData::new(bounds, None);
+            for _ in 0..6 {
+                data.take_chunk(b"12345678\r\n");
+                data.spill();
+            }
+            assert!(data.spilled() > 40);
+            data.take_chunk(last.as_bytes());
+            assert_eq!(data.finish().map(|message| message.len()), wanted);
+        }
+    }
+
+    #[test]
+    fn a_message_with_a_fault_spills_nothing_more() {
+        let mut data = MailData::new(DataBounds { head_bytes: 4, spill_bytes: 10, ..SMALL }, None);
+        data.take_chunk(b"12345678\r\n12345678\r\n");
+        assert_eq!(data.spill().unwrap(), "5678\r\n12345678\r\n");
+        data.fail(Fault::NoRoom);
+        data.take_chunk(b"12345678\r\n12345678\r\n");
+        assert_eq!((data.spill(), data.spilled(), data.held()), (None, 0, 0));
+        assert_eq!(data.finish(), Err(Fault::NoRoom));
+    }
+
+    #[test]
     fn nothing_is_held_of_a_message_with_a_fault() {
-        let mut data = MailData::new(100_000, 1000, None);
+        let mut data = MailData::new(NEVER_SPILLED, None);
         data.take_dotted(b"text\r\n");
         assert!(data.held() > 0);
         data.take_dotted(b"bare\ntext\r\n");

@@ -229,17 +229,26 @@ impl Phase {
 
     /// Octets of mail data held.
     pub fn held(&self) -> usize {
+        self.incoming().map_or(0, MailData::held)
+    }
+
+    /// Octets of the message that is coming in which the shell has.
+    pub fn spilled(&self) -> u64 {
+        self.incoming().map_or(0, MailData::spilled)
+    }
+
+    fn incoming(&self) -> Option<&MailData> {
         match self {
-            Self::Data(data) => data.data.held(),
-            Self::Chunk(chunk) => chunk.chunks.data.held(),
-            Self::Listening(Listening::Chunks(chunks)) => chunks.data.held(),
+            Self::Data(data) => Some(&data.data),
+            Self::Chunk(chunk) => Some(&chunk.chunks.data),
+            Self::Listening(Listening::Chunks(chunks)) => Some(&chunks.data),
             Self::Listening(_)
             | Self::Challenged(_)
             | Self::Asking(_)
             | Self::Penalised(_)
             | Self::Swallowing(_)
             | Self::Securing
-            | Self::Over(_) => 0,
+            | Self::Over(_) => None,
         }
     }
 

@@ -320,6 +320,7 @@ pub fn faulty(fault: Fault, message_bytes: usize, line_bytes: usize) -> Reply {
         Fault::OpenLine => content("Message does not end with CRLF"),
         Fault::TooBig => message_too_big(message_bytes),
         Fault::Starved => Reply::new(452, (4, 3, 1), "Insufficient memory, please try again later"),
+        Fault::NoRoom => Reply::new(452, (4, 3, 1), "Insufficient disk space, please try again later"),
     }
 }
 

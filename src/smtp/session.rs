@@ -19,6 +19,18 @@
 //! in order; while a question is open the session is deaf; replies collect until it has to read,
 //! wait or ask, so a pipelined group leaves in one write. Octets left behind STARTTLS end the
 //! session; after TLS everything said before is forgotten (RFC 3207 4.2).
+//!
+//! Large messages leave while they come in. After each `receive` the shell does this:
+//!
+//! ```text
+//! if spilled_bytes() == 0 { throw away what was spilled before, and not yet asked about }
+//! if let Some(octets) = spill() { write them behind those of before; or spill_failed() }
+//! ```
+//!
+//! [`Question::Accept`] then has the head and the rest, and the shell what is between them. What a
+//! message had spilled is void when it is given up (a fault, RSET, EHLO, the end of the session):
+//! nobody says so but [`Session::spilled_bytes`], which is asked before [`Session::spill`] so that
+//! octets of two messages never come together.
 //! Refuses: see `tests/dialogue`, one promise a file.
 
 use std::sync::Arc;
@@ -26,6 +38,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::data::{Fault, MailOctets};
 use super::line::{Line, LineBounds, Lines};
 use super::phase::{Listening, Phase};
 use super::reply::{self, Refusal, Reply};
@@ -47,6 +60,13 @@ pub struct Terms {
     pub cleartext_auth: bool,
     /// Largest message in octets: SIZE, 552 5.3.4.
     pub message_bytes: usize,
+    /// Octets at the beginning of a message that always stay in memory: its header section has to
+    /// lie within them.
+    pub head_bytes: usize,
+    /// A message that holds more than this in memory offers what is behind its head to the shell
+    /// ([`Session::spill`]); more than `head_bytes`, or each read is offered by itself. `usize::MAX`:
+    /// never.
+    pub spill_bytes: usize,
     /// Most recipients a message: LIMITS RCPTMAX, 452 4.5.3.
     pub recipients: usize,
     /// Messages a connection: LIMITS MAILMAX, then 421 4.7.0.
@@ -130,7 +150,7 @@ pub enum Question {
         /// Where it goes; one recipient at least.
         envelope: Envelope,
         /// The mail data, dots unstuffed, as the client meant it; every line ends with CRLF.
-        data: Bytes,
+        data: MailOctets,
         /// What the client called itself in EHLO or HELO, for the trace field.
         helo: String,
     },
@@ -387,8 +407,30 @@ impl Session {
     /// Memory is short: the message that is coming in is read to its end, kept nothing of, and
     /// answered 452 4.3.1. Nothing happens outside of a message's data.
     pub fn starve(&mut self) {
-        if let Some(data) = self.phase.mail_data() {
-            data.fail(super::data::Fault::Starved);
+        self.give_up(Fault::Starved);
+    }
+
+    /// Octets of the message that is coming in, to be kept outside of memory behind those that were
+    /// given out before; asked for after [`Self::receive`]. `None` unless more than
+    /// [`Terms::spill_bytes`] are held. From here on they are the shell's alone.
+    pub fn spill(&mut self) -> Option<Bytes> {
+        self.phase.mail_data()?.spill()
+    }
+
+    /// What [`Self::spill`] gave could not be kept: the message is read to its end, kept nothing of,
+    /// and answered 452 4.3.1. Nothing happens outside of a message's data.
+    pub fn spill_failed(&mut self) {
+        self.give_up(Fault::NoRoom);
+    }
+
+    /// Octets that the shell has of the message that is coming in, or has come in and is not yet
+    /// asked about. With none, whatever it was given before is of no more use.
+    pub fn spilled_bytes(&self) -> u64 {
+        match self.question.as_deref() {
+            Some(Question::Accept { data, .. }) => data.spilled,
+            Some(Question::Authenticate { .. } | Question::Sender { .. } | Question::Recipient { .. }) | None => {
+                self.phase.spilled()
+            }
         }
     }
 
@@ -426,6 +468,12 @@ impl Session {
     /// than [`Terms::auth_failures`], which end the session.
     pub fn take_spurned(&mut self) -> Vec<Spurned> {
         std::mem::take(&mut self.spurned)
+    }
+
+    fn give_up(&mut self, fault: Fault) {
+        if let Some(data) = self.phase.mail_data() {
+            data.fail(fault);
+        }
     }
 
     /// The phase, to be consumed; every caller puts the next one in its place.
@@ -540,6 +588,8 @@ impl Terms {
             starttls: false,
             cleartext_auth: false,
             message_bytes: 0,
+            head_bytes: 0,
+            spill_bytes: usize::MAX,
             recipients: 0,
             messages: 0,
             command_bytes: 0,
@@ -605,8 +655,12 @@ mod tests {
 
     impl Talk {
         fn new() -> Self {
+            Self::under(Arc::new(terms()))
+        }
+
+        fn under(terms: Arc<Terms>) -> Self {
             let now = Instant::now();
-            Self { session: Session::new(Arc::new(terms()), true, now), now, writes: Vec::new() }
+            Self { session: Session::new(terms, true, now), now, writes: Vec::new() }
         }
 
         fn hear(&mut self, octets: &[u8]) -> Step {
@@ -634,7 +688,11 @@ mod tests {
 
         /// Logged in, with a sender.
         fn in_transaction() -> Self {
-            let mut talk = Self::new();
+            Self::in_transaction_under(Arc::new(terms()))
+        }
+
+        fn in_transaction_under(terms: Arc<Terms>) -> Self {
+            let mut talk = Self::under(terms);
             assert!(matches!(talk.hear(LOGIN), Step::Ask(Question::Authenticate { .. })));
             assert!(matches!(talk.answer(login()), Step::Read));
             assert!(matches!(talk.hear(b"MAIL FROM:<a@b.example>\r\n"), Step::Ask(Question::Sender { .. })));
@@ -739,6 +797,34 @@ mod tests {
         talk.hear(b"DATA\r\na\r\n.\r\n");
         talk.answer(Answer::Accept(Ok(Receipt::one(Taken::by_ses("0100-x".into())))));
         assert_eq!(talk.last(), "250 2.0.0 Ok 0100-x\r\n");
+    }
+
+    #[test]
+    fn what_was_spilled_is_void_when_its_message_is_given_up() {
+        let terms = Arc::new(Terms { head_bytes: 4, spill_bytes: 8, ..terms() });
+        let mut talk = Talk::in_transaction_under(terms);
+        talk.hear(b"RCPT TO:<a@b.example>\r\n");
+        talk.answer(Answer::Path(Ok(())));
+        for given_up in [&b"RSET\r\n"[..], b"BDAT 1\r\n\0", b"EHLO c.example\r\n"] {
+            talk.hear(b"BDAT 10\r\n12345678\r\n");
+            assert_eq!((talk.session.spill().unwrap(), talk.session.spilled_bytes()), ("5678\r\n".into(), 6));
+            assert!(talk.session.spill().is_none() && talk.session.held_bytes() == 4);
+            talk.hear(given_up);
+            assert_eq!((talk.session.spilled_bytes(), talk.session.held_bytes()), (0, 0));
+            talk.hear(b"RSET\r\n");
+            talk.hear(b"MAIL FROM:<a@b.example>\r\n");
+            talk.answer(Answer::Path(Ok(())));
+            talk.hear(b"RCPT TO:<a@b.example>\r\n");
+            talk.answer(Answer::Path(Ok(())));
+        }
+        talk.hear(b"BDAT 10\r\n12345678\r\n");
+        assert_eq!(talk.session.spill().unwrap(), "5678\r\n");
+        talk.hear(b"BDAT 3 LAST\r\n");
+        talk.session.receive(b"9\r\n", talk.now);
+        assert_eq!(talk.session.spilled_bytes(), 6, "until the question is asked");
+        let Step::Ask(Question::Accept { data, .. }) = talk.run() else { panic!("not asked") };
+        assert_eq!((data.head, data.spilled, data.rest), ("1234".into(), 6, "9\r\n".into()));
+        assert_eq!((talk.session.spilled_bytes(), talk.session.held_bytes()), (0, 0));
     }
 
     #[test]

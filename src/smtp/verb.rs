@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::command::{self, Command, CommandError, Mail};
-use super::data::MailData;
+use super::data::{DataBounds, MailData};
 use super::extension;
 use super::line::Line;
 use super::phase::{
@@ -19,7 +19,7 @@ use super::phase::{
 };
 use super::reply::{self, Refusal, Reply};
 use super::sasl::{self, Exchange, Mechanism, Turn};
-use super::session::{Answer, Ending, Question, Session, Spurned, UNKEPT, Unkept};
+use super::session::{Answer, Ending, Question, Session, Spurned, Terms, UNKEPT, Unkept};
 use crate::mail::{Envelope, Login, Mailbox};
 
 const WANT_EHLO: &str = "Send EHLO first";
@@ -265,7 +265,8 @@ impl Session {
     }
 
     fn empty_message(&self, declared: Option<usize>) -> MailData {
-        MailData::new(self.terms.message_bytes, self.terms.line_bytes, declared)
+        let Terms { message_bytes, line_bytes, head_bytes, spill_bytes, .. } = *self.terms;
+        MailData::new(DataBounds { message_bytes, line_bytes, head_bytes, spill_bytes }, declared)
     }
 
     fn data_is_in(&mut self, data: Data) -> Phase {

@@ -15,7 +15,9 @@
 //! | `TLS` | the session asks for TLS; the handshake succeeds |
 //! | `WAIT 999ms` | so much time passes, in which nothing is said but what follows |
 //! | `DRAIN`, `STARVE`, `LOST` | the shell says so |
+//! | `FULL` | the shell finds no room for the next octets that are spilled |
 //! | `HELD none\|some` | whether mail data is held |
+//! | `SPILLED none\|some` | whether octets of the message were spilled, and are still of use |
 //! | `MESSAGE key=value …` | the next message that came through: `from to body helo length data` |
 //! | `CLOSED Ending` | the session is over, for this reason |
 //!
@@ -49,7 +51,9 @@ pub enum Act {
     Drain,
     Starve,
     Lost,
+    Full,
     Held(bool),
+    Spilled(bool),
     Message(Vec<(String, Vec<u8>)>),
     Closed(String),
 }
@@ -80,6 +84,8 @@ pub fn terms(listener: &str) -> Terms {
         starttls: listener == "starttls",
         cleartext_auth: listener == "cleartext",
         message_bytes: 2000,
+        head_bytes: 0,
+        spill_bytes: usize::MAX,
         recipients: 50,
         messages: 100,
         command_bytes: 512,
@@ -135,7 +141,9 @@ impl Dialogue {
                 "DRAIN" => Act::Drain,
                 "STARVE" => Act::Starve,
                 "LOST" => Act::Lost,
+                "FULL" => Act::Full,
                 "HELD" => Act::Held(rest == "some"),
+                "SPILLED" => Act::Spilled(rest == "some"),
                 "MESSAGE" => Act::Message(pairs(rest)),
                 "CLOSED" => Act::Closed(rest.to_owned()),
                 _ => fail("what is this"),
@@ -152,9 +160,15 @@ impl Dialogue {
             match act {
                 Act::Client(octets) => groups.last_mut().unwrap().extend_from_slice(octets),
                 Act::ReplyLine(_) | Act::Reply(_) | Act::Message(_) => {}
-                Act::Tls | Act::Wait(_) | Act::Drain | Act::Starve | Act::Lost | Act::Held(_) | Act::Closed(_) => {
-                    groups.push(Vec::new())
-                }
+                Act::Tls
+                | Act::Wait(_)
+                | Act::Drain
+                | Act::Starve
+                | Act::Lost
+                | Act::Full
+                | Act::Held(_)
+                | Act::Spilled(_)
+                | Act::Closed(_) => groups.push(Vec::new()),
             }
         }
         groups
@@ -178,6 +192,8 @@ fn set(terms: &mut Terms, setting: &str) {
     let time = Duration::from_millis(number as u64);
     match key {
         "message_bytes" => terms.message_bytes = number,
+        "head_bytes" => terms.head_bytes = number,
+        "spill_bytes" => terms.spill_bytes = number,
         "recipients" => terms.recipients = number,
         "messages" => terms.messages = number,
         "command_bytes" => terms.command_bytes = number,
@@ -292,6 +308,12 @@ pub struct Room {
     pub logins: usize,
     pub largest_write: usize,
     pub stopped: Option<&'static str>,
+    /// What was spilled of the message that comes in.
+    pub spilled: Vec<u8>,
+    /// How often something was.
+    pub spills: usize,
+    /// The next octets that are spilled find no room.
+    pub full: bool,
 }
 
 impl Room {
@@ -305,6 +327,9 @@ impl Room {
             logins: 0,
             largest_write: 0,
             stopped: None,
+            spilled: Vec::new(),
+            spills: 0,
+            full: false,
         }
     }
 
@@ -335,7 +360,26 @@ impl Room {
 
     pub fn hear(&mut self, octets: &[u8]) {
         self.session.receive(octets, self.now);
+        self.keep_spilled();
         self.run();
+        // Data that came in one segment with its DATA or BDAT is only known now.
+        self.keep_spilled();
+    }
+
+    fn keep_spilled(&mut self) {
+        if self.session.spilled_bytes() == 0 {
+            self.spilled.clear();
+        }
+        assert_eq!(self.session.spilled_bytes(), self.spilled.len() as u64);
+        while let Some(octets) = self.session.spill() {
+            assert!(!octets.is_empty());
+            if std::mem::take(&mut self.full) {
+                self.session.spill_failed();
+                continue;
+            }
+            self.spilled.extend_from_slice(&octets);
+            self.spills += 1;
+        }
     }
 
     fn answer(&mut self, question: Question) -> Answer {
@@ -368,7 +412,11 @@ impl Room {
             Question::Accept { login, envelope, data, helo } => {
                 self.is_ours(&login);
                 assert!(!envelope.forward_paths.is_empty(), "a message to nobody");
-                self.messages.push(Message { envelope, data: data.to_vec(), helo });
+                assert_eq!(data.spilled, self.spilled.len() as u64);
+                let whole = [&data.head, self.spilled.as_slice(), &data.rest].concat();
+                assert_eq!(data.len(), whole.len() as u64);
+                self.spilled.clear();
+                self.messages.push(Message { envelope, data: whole, helo });
                 Answer::Accept(Ok(Receipt::one(Taken::by_ses(format!("ses-{}", self.messages.len())))))
             }
         }
@@ -461,6 +509,12 @@ impl Stage {
             Act::Held(wanted) => {
                 if (self.room.session.held_bytes() > 0) != *wanted {
                     return Err(format!("{} octets are held", self.room.session.held_bytes()));
+                }
+            }
+            Act::Full => self.room.full = true,
+            Act::Spilled(wanted) => {
+                if (self.room.session.spilled_bytes() > 0) != *wanted {
+                    return Err(format!("{} octets are spilled", self.room.session.spilled_bytes()));
                 }
             }
             Act::Closed(wanted) => {

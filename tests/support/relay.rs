@@ -265,6 +265,8 @@ pub fn terms() -> Terms {
         starttls: false,
         cleartext_auth: false,
         message_bytes: 8 * 1024 * 1024,
+        head_bytes: 128 * 1024,
+        spill_bytes: usize::MAX,
         recipients: 100,
         messages: 100,
         command_bytes: 2048,
