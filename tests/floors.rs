@@ -22,7 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     // 2 records
     ("store", &["mail", "time", "secret", "policy", "event", "retry"]),
     ("upstream", &["mail", "time", "secret", "policy", "event", "retry", "store"]),
-    ("outbox", &["mail", "time", "secret", "policy", "event", "retry", "store"]),
+    ("outbox", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream"]),
     ("wire", &["store"]),
     // the journal takes a `smtp::Reply` to write its code: the one look from the records at SMTP
     ("journal", &["mail", "time", "secret", "event", "upstream", "smtp"]),

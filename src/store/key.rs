@@ -18,14 +18,15 @@
 //! | `counter` | tenant, stream, hour, node | one node's counts of a cohort |
 //! | `event` | hour applied, key of the event | this event has been applied |
 //! | `eventid` | SHA-256 of the event's key | the same, found by its key |
+//! | `outbox` | node, tenant, stream or empty, due, message | one held message |
 
 use std::fmt;
 
 use bytes::Bytes;
 
-use crate::mail::{Mailbox, StreamId, TenantId, Username};
+use crate::mail::{Mailbox, MessageId, StreamId, TenantId, Username};
 use crate::policy::tenant::SuppressionReason;
-use crate::time::Hour;
+use crate::time::{Hour, Timestamp};
 
 /// A key; sorts as its octets do.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,6 +186,17 @@ impl Key {
         Self::of(&["event"])
     }
 
+    /// A message that `node` holds, due at a moment; an empty stream is the relay's own reports.
+    pub fn outbox(node: &str, tenant: &TenantId, stream: Option<&StreamId>, due: Timestamp, id: MessageId) -> Self {
+        let (due, id) = (format!("{:016x}", due.millis()), id.to_string());
+        Self::of(&["outbox", node, tenant.as_str(), stream.map_or("", StreamId::as_str), &due, &id])
+    }
+
+    /// All messages that `node` holds.
+    pub fn outbox_of(node: &str) -> Self {
+        Self::of(&["outbox", node])
+    }
+
     /// Whether `prefix` begins this key.
     pub fn begins_with(&self, prefix: &Self) -> bool {
         self.0.starts_with(&prefix.0)
@@ -221,6 +233,11 @@ mod tests {
         );
         assert_eq!(Key::event_id("00ff").octets(), b"eventid\x0000ff\0");
         assert_eq!(Key::event(Hour(1), "00ff").octets(), b"event\x0000000001\x0000ff\0");
+        let id = MessageId::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap();
+        assert_eq!(
+            Key::outbox("main", &tenant, Some(&stream), Timestamp::from_millis(0x1_9abc), id).octets(),
+            b"outbox\0main\0acme\0marketing\00000000000019abc\x0001ARZ3NDEKTSV4RRFFQ69G5FAV\0"
+        );
     }
 
     #[test]

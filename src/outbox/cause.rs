@@ -1,0 +1,231 @@
+//! Why a message waits, and whom that concerns.
+//!
+//! Promises: every [`Outcome`] that is not final has a cause, and every cause a word that stays the
+//! same for ever: it stands in rows, in the log and in what commands print.
+//! Refuses: words it does not know ([`Cause::parse`] gives `None`).
+
+use crate::upstream::{Outcome, Paused, Retry};
+
+/// Why a message waits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Cause {
+    /// SES: the maximum sending rate is exceeded.
+    Throttled,
+    /// SES: the quota of 24 hours is used up.
+    DailyQuota,
+    /// SES's own trouble.
+    Service,
+    /// No connection to SES.
+    Network,
+    /// Our credentials are missing, expired or wrong.
+    Credentials,
+    /// Our role may not do this.
+    AccessDenied,
+    /// The configuration set is not there.
+    SetMissing,
+    /// The SES tenant is not there.
+    TenantMissing,
+    /// Identity or configuration set is not associated with the SES tenant.
+    NotAssociated,
+    /// The custom MAIL FROM domain's MX is broken.
+    MailFromDomain,
+    /// Our own bound on calls or octets in flight was reached.
+    Busy,
+    /// An error of SES that we have never seen.
+    Unrecognised,
+    /// SES has paused the account.
+    AccountPaused,
+    /// SES has shut the account's sending down.
+    AccountSuspended,
+    /// SES has paused the configuration set.
+    SetPaused,
+    /// The request was sent, no answer came: SES may have it.
+    Unknown,
+    /// Its stream hands everything over by the outbox.
+    Handoff,
+    /// Others of its lane wait before it.
+    Backlog,
+    /// The rate is spent.
+    Rate,
+    /// SES had not answered when the client had to hear something.
+    Deadline,
+    /// We were shutting down.
+    Drain,
+    /// Its tenant or stream is paused or gone.
+    Standing,
+    /// Its body file cannot be read.
+    Damaged,
+}
+
+/// Whom a cause concerns.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Scope {
+    /// Everything we send.
+    Account,
+    /// What one stream of one tenant sends.
+    Lane,
+    /// This message.
+    Message,
+}
+
+impl Cause {
+    /// All of them: what SES says, what the way to it says, what we say ourselves.
+    pub const ALL: [Self; 23] = [
+        Self::Throttled,
+        Self::DailyQuota,
+        Self::Service,
+        Self::Network,
+        Self::Credentials,
+        Self::AccessDenied,
+        Self::SetMissing,
+        Self::TenantMissing,
+        Self::NotAssociated,
+        Self::MailFromDomain,
+        Self::Busy,
+        Self::Unrecognised,
+        Self::AccountPaused,
+        Self::AccountSuspended,
+        Self::SetPaused,
+        Self::Unknown,
+        Self::Handoff,
+        Self::Backlog,
+        Self::Rate,
+        Self::Deadline,
+        Self::Drain,
+        Self::Standing,
+        Self::Damaged,
+    ];
+
+    /// Why a message waits after this. `None` when it does not: SES has it, or never will.
+    pub fn of(outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Sent(_) | Outcome::Refused(..) => None,
+            Outcome::Retry(retry, _) => Some(match retry {
+                Retry::Throttled => Self::Throttled,
+                Retry::DailyQuota => Self::DailyQuota,
+                Retry::Service => Self::Service,
+                Retry::Network => Self::Network,
+                Retry::Credentials => Self::Credentials,
+                Retry::AccessDenied => Self::AccessDenied,
+                Retry::ConfigurationSetMissing => Self::SetMissing,
+                Retry::TenantMissing => Self::TenantMissing,
+                Retry::NotAssociated => Self::NotAssociated,
+                Retry::MailFromDomain => Self::MailFromDomain,
+                Retry::Busy => Self::Busy,
+                Retry::Unrecognised => Self::Unrecognised,
+            }),
+            Outcome::Paused(paused, _) => Some(match paused {
+                Paused::Account => Self::AccountPaused,
+                Paused::AccountSuspended => Self::AccountSuspended,
+                Paused::ConfigurationSet => Self::SetPaused,
+            }),
+            Outcome::Unknown(_) => Some(Self::Unknown),
+        }
+    }
+
+    /// Its word in rows, log and commands, for ever.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::DailyQuota => "daily_quota",
+            Self::Service => "service",
+            Self::Network => "network",
+            Self::Credentials => "credentials",
+            Self::AccessDenied => "access_denied",
+            Self::SetMissing => "configuration_set_missing",
+            Self::TenantMissing => "ses_tenant_missing",
+            Self::NotAssociated => "not_associated",
+            Self::MailFromDomain => "mail_from_domain",
+            Self::Busy => "busy",
+            Self::Unrecognised => "unrecognised",
+            Self::AccountPaused => "account_paused",
+            Self::AccountSuspended => "account_suspended",
+            Self::SetPaused => "configuration_set_paused",
+            Self::Unknown => "unknown",
+            Self::Handoff => "handoff",
+            Self::Backlog => "backlog",
+            Self::Rate => "rate",
+            Self::Deadline => "deadline",
+            Self::Drain => "drain",
+            Self::Standing => "standing",
+            Self::Damaged => "damaged",
+        }
+    }
+
+    /// The cause with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.word() == word)
+    }
+
+    /// Whether it lasts until the operator does something: held, with an alarm.
+    pub fn is_operators(self) -> bool {
+        match self {
+            Self::Credentials
+            | Self::AccessDenied
+            | Self::SetMissing
+            | Self::TenantMissing
+            | Self::NotAssociated
+            | Self::MailFromDomain
+            | Self::AccountPaused
+            | Self::AccountSuspended
+            | Self::SetPaused
+            | Self::Damaged => true,
+            Self::Throttled
+            | Self::DailyQuota
+            | Self::Service
+            | Self::Network
+            | Self::Busy
+            | Self::Unrecognised
+            | Self::Unknown
+            | Self::Handoff
+            | Self::Backlog
+            | Self::Rate
+            | Self::Deadline
+            | Self::Drain
+            | Self::Standing => false,
+        }
+    }
+
+    /// Whom it concerns.
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Throttled
+            | Self::DailyQuota
+            | Self::Service
+            | Self::Network
+            | Self::Credentials
+            | Self::AccountPaused
+            | Self::AccountSuspended
+            | Self::Unknown => Scope::Account,
+            // A role's rules may be about one identity, so that even these are the lane's.
+            Self::AccessDenied
+            | Self::SetMissing
+            | Self::TenantMissing
+            | Self::NotAssociated
+            | Self::MailFromDomain
+            | Self::SetPaused
+            | Self::Unrecognised => Scope::Lane,
+            Self::Busy
+            | Self::Handoff
+            | Self::Backlog
+            | Self::Rate
+            | Self::Deadline
+            | Self::Drain
+            | Self::Standing
+            | Self::Damaged => Scope::Message,
+        }
+    }
+}
+
+impl serde::Serialize for Cause {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.word())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Cause {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let word = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+        Self::parse(&word).ok_or_else(|| serde::de::Error::custom(format!("{word:?} is no cause")))
+    }
+}
