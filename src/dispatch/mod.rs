@@ -5,5 +5,7 @@
 //! *lane* is what is kept in order and is held or let go as one: a stream of a tenant.
 //!
 //! - [`cause`]: why a message waits, and how long
+//! - [`breaker`]: what is not called while it does not answer
 
+pub mod breaker;
 pub mod cause;

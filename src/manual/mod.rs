@@ -114,4 +114,8 @@ pub mod decisions {
     /// Half of the processors serve connections.
     #[doc = include_str!("decisions/workers.md")]
     pub mod workers {}
+
+    /// Breakers of the account and of streams.
+    #[doc = include_str!("decisions/breakers.md")]
+    pub mod breakers {}
 }
