@@ -6,6 +6,8 @@
 //!
 //! - [`cause`]: why a message waits, and how long
 //! - [`breaker`]: what is not called while it does not answer
+//! - [`choose`]: whose turn it is
 
 pub mod breaker;
 pub mod cause;
+pub mod choose;

@@ -115,6 +115,10 @@ pub mod decisions {
     #[doc = include_str!("decisions/workers.md")]
     pub mod workers {}
 
+    /// Turns go by class, then tenant, then stream.
+    #[doc = include_str!("decisions/turns.md")]
+    pub mod turns {}
+
     /// Breakers of the account and of streams.
     #[doc = include_str!("decisions/breakers.md")]
     pub mod breakers {}
