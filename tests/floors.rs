@@ -66,7 +66,7 @@ const NOT_IN_MACHINES: &[&str] =
     &["tokio", "tracing", "metrics::", "std::fs", "std::net::Tcp", "Mutex", "RwLock", "Atomic", "async fn", "println!"];
 
 /// Machines that live with the service they are made for.
-const MACHINES_ABOVE: &[&str] = &["dispatch/breaker.rs", "dispatch/cause.rs", "dispatch/choose.rs"];
+const MACHINES_ABOVE: &[&str] = &["dispatch/breaker.rs", "dispatch/cause.rs", "dispatch/choose.rs", "dispatch/pace.rs"];
 
 struct Source {
     path: String,

@@ -7,7 +7,9 @@
 //! - [`cause`]: why a message waits, and how long
 //! - [`breaker`]: what is not called while it does not answer
 //! - [`choose`]: whose turn it is
+//! - [`pace`]: how many recipients a second
 
 pub mod breaker;
 pub mod cause;
 pub mod choose;
+pub mod pace;
