@@ -53,6 +53,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("getrandom::", &["adapters/clock.rs"]),
     // vendors
     (" ::sled::", &["adapters/sled"]),
+    ("rustix::", &["adapters/spool"]),
     ("aws_sdk_sesv2", &["adapters/ses"]),
     ("aws_sdk_sqs", &["adapters/sqs"]),
     ("aws_config", &["adapters/ses", "adapters/sqs"]),
