@@ -29,16 +29,21 @@ use tokio_util::sync::CancellationToken;
 use crate::adapters::clock::{MachineClock, MachineRandom};
 use crate::adapters::ses::{self, Credentials, SesMailer};
 use crate::adapters::sled::{OpenError, SledStore};
+use crate::adapters::spool::{self, FileSpool};
 use crate::adapters::sqs::SqsNotices;
 use crate::adapters::tls::{Certificates, TlsError};
 use crate::admin::control::BindError;
 use crate::admin::view::ListenerView;
 use crate::admin::{CommandError, Control, Desk, Health, Metrics, Request, Response, health, perform};
 use crate::config::{self, Problem, Settings, Tls};
+use crate::dispatch::waits::Waits;
+use crate::dispatch::{self, Dispatch, Reports};
 use crate::ingest::{self, Applier, Ingest, Janitor, NoQueue};
 use crate::journal;
 use crate::mail::header::HeaderLimits;
-use crate::relay::{self, Means, Relay};
+use crate::outbox::recover::{Found, RecoverError};
+use crate::outbox::{self, Outbox};
+use crate::relay::{self, Ages, Means, Relay};
 use crate::smtp::Terms;
 use crate::store::directory::Current;
 use crate::store::tally::Tally;
@@ -67,6 +72,8 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 // the store is left as a crash would leave it.
 /// Time for the relay to end beyond `limits.drain_seconds` and `limits.linger_seconds`.
 const RELAY_SLACK: Duration = Duration::from_millis(500);
+/// Time for attempts at held messages that are under way once the relay has ended.
+const DISPATCH_GRACE: Duration = Duration::from_millis(1500);
 /// Time for all that comes after the relay.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How much of that is kept for the store.
@@ -116,6 +123,7 @@ pub struct House {
     health: Arc<Health>,
     metrics: Metrics,
     relay: Relay,
+    dispatch: Arc<Dispatch>,
     ingest: Ingest,
     janitor: Janitor,
     server: health::Server,
@@ -149,6 +157,12 @@ pub enum BuildError {
     /// The store cannot be read.
     #[error("the store cannot be read: {0}")]
     Read(#[from] ReadError),
+    /// The outbox's files cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] spool::OpenError),
+    /// The outbox cannot be read.
+    #[error(transparent)]
+    Outbox(#[from] RecoverError),
     /// A listener cannot be bound.
     #[error("a listener cannot be bound: {0}")]
     Listener(io::Error),
@@ -165,7 +179,13 @@ impl BuildError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Tenants(_) | Self::Apply(..) | Self::Certificate(_) => true,
-            Self::Store(_) | Self::Read(_) | Self::Listener(_) | Self::Admin(..) | Self::Control(_) => false,
+            Self::Store(_)
+            | Self::Read(_)
+            | Self::Spool(_)
+            | Self::Outbox(_)
+            | Self::Listener(_)
+            | Self::Admin(..)
+            | Self::Control(_) => false,
         }
     }
 }
@@ -186,7 +206,9 @@ impl House {
             let sled = Arc::clone(&sled);
             move || sled.available()
         };
-        let health = Arc::new(Health::new(clock.now(), available.clone()));
+        let (outbox, found) = open_outbox(&settings, &store, clock.as_ref()).await?;
+        let holds = outbox.clone();
+        let health = Arc::new(Health::new(clock.now(), available.clone()).holding(move || holds.fault()));
         let directory: Current = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(store.as_ref()).await?));
         let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), settings.node.clone());
         let desk = Arc::new(Desk::new(
@@ -217,17 +239,29 @@ impl House {
                 node: settings.node.clone(),
             },
         );
+        let dispatch = Dispatch::new(
+            dispatch::Means {
+                outbox: outbox.clone(),
+                mailer,
+                store: store.clone(),
+                directory: directory.clone(),
+                clock: clock.clone(),
+                random: random.clone(),
+                tally: tally.clone(),
+            },
+            dispatch_options(&settings),
+            &found.digests,
+        );
         let janitor = Janitor::new(store.clone(), clock.clone())
             .keeping(settings.events.ledger_days, settings.events.counter_days);
         let means = Means {
             store,
             store_available: Arc::new(available),
             directory,
-            mailer,
+            dispatch: dispatch.clone(),
             acceptor: certificates.clone().map(|one| one as Arc<dyn Acceptor>),
             clock,
             random,
-            tally,
         };
         let relay = Relay::bind(means, relay_options(&settings)).await.map_err(BuildError::Listener)?;
         let address = settings.admin.address;
@@ -244,6 +278,7 @@ impl House {
             health,
             metrics,
             relay,
+            dispatch,
             ingest,
             janitor,
             server,
@@ -279,6 +314,7 @@ impl House {
             health,
             metrics,
             relay,
+            dispatch,
             ingest,
             janitor,
             server,
@@ -287,6 +323,9 @@ impl House {
         let limits = source.map(|source| LimitsInUse { relay: relay.handle(), last: source.first.clone(), source });
         let (drain, events, last) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
 
+        // Attempts that are under way go on while the relay drains.
+        let attempts = CancellationToken::new();
+        let dispatch = tokio::spawn(dispatch.run(drain.clone(), attempts.clone(), DISPATCH_GRACE));
         let relay = tokio::spawn(relay.run(drain.clone()));
         let ingest = tokio::spawn(ingest.run(events.clone()));
         let janitor = tokio::spawn(janitor.run(events.clone()));
@@ -312,6 +351,9 @@ impl House {
         // A relay that panicked has abandoned all it had.
         let abandoned = ended_by(drained, relay).await.unwrap_or_default();
         let over = now() + LAST_WORDS;
+        attempts.cancel();
+        // What is cut off is leased on the disk: it is sent again after the next start.
+        ended_by(over - STORE_WORDS, dispatch).await;
         events.cancel();
         ended_by(over - STORE_WORDS, ingest).await;
         ended_by(over - STORE_WORDS, janitor).await;
@@ -348,6 +390,70 @@ fn certificates_of(settings: &Settings, given: Option<Certificates>) -> Result<O
             Ok(Some(Arc::new(certificates)))
         }
         None => Ok(None),
+    }
+}
+
+/// What is held, as it was left; what was found is told.
+async fn open_outbox(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    clock: &MachineClock,
+) -> Result<(Arc<Outbox>, Found), BuildError> {
+    let set = &settings.outbox;
+    let spool = Arc::new(FileSpool::open(&settings.data_dir, spool::Options { writers: set.writers })?);
+    let options = outbox::Options {
+        bounds: outbox::Bounds {
+            messages: set.messages,
+            messages_per_tenant: set.messages_per_tenant,
+            bytes_per_tenant: set.bytes_per_tenant as u64,
+        },
+        disk_reserve_bytes: set.disk_reserve_bytes as u64,
+    };
+    let (node, now) = (&settings.node, clock.now());
+    let (outbox, found) = Outbox::open(Arc::clone(store), spool, node, options, now, set.unknown_wait_seconds).await?;
+    journal::outbox_opened(found.held, found.unknown.len(), found.swept, found.adopted);
+    for (id, lane) in &found.unknown {
+        journal::outcome_unknown_at_start(*id, &lane.tenant, lane.stream.as_ref());
+    }
+    found.missing.iter().for_each(|id| journal::body_missing(*id));
+    for (what, why) in &found.damaged {
+        journal::record_damaged(what, why, "`bulkhead store verify` tells of all; restore a backup");
+    }
+    Ok((outbox, found))
+}
+
+fn dispatch_options(settings: &Settings) -> dispatch::Options {
+    let (set, limits) = (&settings.outbox, &settings.limits);
+    let notify = &settings.notify;
+    dispatch::Options {
+        hostname: settings.hostname.clone(),
+        calls_in_flight: set.calls_in_flight,
+        calls_per_stream: set.calls_per_stream,
+        bytes_in_flight: set.bytes_in_flight as u64,
+        call_bytes: limits.call_bytes,
+        call_wait: limits.call_wait_seconds,
+        calls_per_message: limits.calls_per_message,
+        lease_time: set.lease_seconds,
+        waits: Waits {
+            throttle_first: set.throttle_first_seconds,
+            throttle_most: set.throttle_longest_seconds,
+            quota: set.quota_wait_seconds,
+            retry_first: set.retry_first_seconds,
+            retry_most: set.retry_longest_seconds,
+            // Nobody is told when an outage is over, and all mail waits for the probe that finds out.
+            outage_most: Waits::default().outage_most.min(set.retry_longest_seconds),
+            operator_first: set.operator_first_seconds,
+            operator_most: set.operator_longest_seconds,
+            unknown: set.unknown_wait_seconds,
+        },
+        dedupe_window: set.dedupe_window_seconds,
+        dedupe_entries: set.dedupe_entries,
+        max_send_rate: settings.aws.max_send_rate,
+        reports: notify
+            .from
+            .clone()
+            .zip(notify.configuration_set.clone())
+            .map(|(from, configuration_set)| Reports { from, configuration_set }),
     }
 }
 
@@ -497,7 +603,8 @@ fn relay_options(settings: &Settings) -> relay::Options {
             cleartext_auth: false,
             message_bytes: limits.message_bytes,
             head_bytes: limits.header_bytes.saturating_add(BEHIND_HEADER),
-            spill_bytes: usize::MAX,
+            // Below it every read would be written by itself.
+            spill_bytes: settings.outbox.spill_bytes.max(limits.header_bytes.saturating_add(2 * BEHIND_HEADER)),
             recipients: limits.recipients,
             messages: limits.messages_per_connection,
             command_bytes: limits.command_bytes,
@@ -555,6 +662,12 @@ fn relay_options(settings: &Settings) -> relay::Options {
                 line: limits.line_bytes.saturating_sub(CRLF),
             },
             drain_time: limits.drain_seconds,
+            data_deadline: settings.outbox.data_deadline_seconds,
+            ages: Ages {
+                transactional: settings.outbox.max_age_transactional_hours,
+                bulk: settings.outbox.max_age_bulk_hours,
+                marketing: settings.outbox.max_age_marketing_hours,
+            },
         },
     }
 }

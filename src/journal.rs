@@ -32,6 +32,16 @@
 //! | `actor` `command` | who changed something, by which command |
 //! | `key` | a record of the store |
 //! | `file` `changes` `items` `files` | a file that was read, what it changed; how many events, files are meant |
+//! | `repeat_of` | the message whose repetition this one is: it was answered as that one, and not sent again |
+//! | `cause` | why a message is held, in one word |
+//! | `attempts` `unknown` | attempts at a held message; calls of it whose outcome never came to be known |
+//! | `refused` | for how many recipients SES refused it for good |
+//! | `held_ms` | milliseconds from the end of the data to the end of a held message |
+//! | `until` | the moment at which something ends by itself |
+//! | `scope` | what a breaker is about: `account`, or a tenant and stream |
+//! | `held` `swept` `adopted` | messages held at start; files without a row that were removed, taken up again |
+//! | `report` `to` | the id of a report of the relay's own, to whom it goes |
+//! | `rate` | recipients a second |
 //! | `restart` `problems` | settings that changed and need a restart; what is wrong with the settings: the first 50 each |
 //! | `expires` | when a certificate ends |
 //! | `version` `data_dir` | Bulkhead's version and data folder |
@@ -55,7 +65,9 @@ use metrics::{counter, gauge, histogram};
 
 use crate::event::kind::{Event, Fate};
 use crate::mail::{Login, Mailbox, MessageId, ReversePath, SessionId, StreamId, TenantId};
+use crate::outbox::{Entry, Manifest, Mark};
 use crate::smtp::Reply;
+use crate::time::Timestamp;
 use crate::upstream::Outcome;
 
 /// Longest text of a field, in characters.
@@ -248,7 +260,7 @@ pub fn certificate_refused(file: &str, reason: &str) {
 }
 
 /// `certificate_ends`: the certificate in use has ended or soon will.
-pub fn certificate_ends(file: &str, at: crate::time::Timestamp, ended: bool) {
+pub fn certificate_ends(file: &str, at: Timestamp, ended: bool) {
     let reason = if ended { "the certificate has expired" } else { "the certificate expires soon" };
     Line::new("certificate_ends")
         .text("file", file)
@@ -413,6 +425,12 @@ pub fn login_deferred(session: SessionId, peer: SocketAddr, reason: &str) {
     Line::new("login_deferred").shown("session", session).shown("peer", peer).text("reason", reason).blamed(Blame::Us);
 }
 
+/// `spill_failed`: a large message could not be written to a file while it came in; its client hears
+/// 452.
+pub fn spill_failed(session: SessionId, reason: &str) {
+    Line::new("spill_failed").shown("session", session).text("reason", reason).blamed(Blame::Us);
+}
+
 /// Counts a reply by its code; no line.
 pub fn replied(reply: &Reply) {
     counter!("bulkhead_replies_total", "code" => reply.code().to_string()).increment(1);
@@ -541,6 +559,36 @@ pub fn message_relayed(verdict: &Verdict<'_>, ses_ids: &[&str], sent: usize, not
     if notes.is_empty() { line } else { line.list("notes", notes.iter().cloned()) }.write(Level::Info);
 }
 
+/// `message_queued`: the outbox has it, for whom SES has neither taken nor refused it; `cause` says
+/// why, `reason` in SES's words, if it said any. `sent` recipients had been taken by SES before.
+pub fn message_queued(
+    verdict: &Verdict<'_>,
+    cause: &'static str,
+    reason: &str,
+    ses_ids: &[&str],
+    sent: usize,
+    notes: &[String],
+) {
+    verdict.count("queued");
+    counter!("bulkhead_messages_held_total", "cause" => cause).increment(1);
+    let mut line = verdict.line("message_queued").text("cause", cause);
+    if !reason.is_empty() {
+        line = line.text("reason", reason);
+    }
+    if sent > 0 {
+        counter!("bulkhead_recipients_relayed_total").increment(count(sent));
+        line = line.list("ses_ids", ses_ids.iter().map(ToString::to_string)).number("sent", count(sent));
+    }
+    if notes.is_empty() { line } else { line.list("notes", notes.iter().cloned()) }.write(Level::Info);
+}
+
+/// `message_relayed` or `message_queued` of a message that a client sent again: it was answered as
+/// `first` was, and not sent.
+pub fn message_repeated(verdict: &Verdict<'_>, first: MessageId, held: bool) {
+    verdict.count("repeated");
+    verdict.line(if held { "message_queued" } else { "message_relayed" }).shown("repeat_of", first).write(Level::Info);
+}
+
 /// `message_refused`: the client heard 4xx or 5xx after DATA. `sent` recipients had been taken by
 /// SES before: a client that tries again doubles those, and the line says so.
 pub fn message_refused(verdict: &Verdict<'_>, reason: &str, blame: Blame, ses_ids: &[&str], sent: usize) {
@@ -620,6 +668,253 @@ pub fn upstream_alarm(tenant: Option<&TenantId>, stream: Option<&StreamId>, reas
         .text("reason", reason)
         .text("cure", cure)
         .blamed(Blame::Us);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The outbox
+
+/// What every line about a held message says.
+fn held(event: &'static str, manifest: &Manifest) -> Line {
+    Line::new(event)
+        .shown("session", manifest.session)
+        .shown("message", manifest.id)
+        .shown("tenant", &manifest.tenant)
+        .shown("credential", &manifest.credential)
+        .maybe("stream", manifest.stream.as_ref())
+}
+
+/// The same, where the manifest is not at hand.
+fn held_in(event: &'static str, id: MessageId, tenant: &TenantId, stream: Option<&StreamId>) -> Line {
+    Line::new(event).shown("message", id).shown("tenant", tenant).maybe("stream", stream)
+}
+
+/// `outbox_opened`: what was found at start.
+pub fn outbox_opened(held: usize, unknown: usize, swept: usize, adopted: usize) {
+    Line::new("outbox_opened")
+        .number("held", count(held))
+        .number("unknown", count(unknown))
+        .number("swept", count(swept))
+        .number("adopted", count(adopted))
+        .write(Level::Info);
+}
+
+/// `outcome_unknown` at start: a message was being sent when the process ended.
+pub fn outcome_unknown_at_start(id: MessageId, tenant: &TenantId, stream: Option<&StreamId>) {
+    counter!("bulkhead_outcomes_unknown_total").increment(1);
+    held_in("outcome_unknown", id, tenant, stream)
+        .text("reason", "the relay ended while it was being sent; SES may have it, and it will be sent again")
+        .blamed(Blame::Us);
+}
+
+/// `outcome_unknown`: a call was sent and not answered; SES may have the message, and it will be sent
+/// again.
+pub fn outcome_unknown(tenant: &TenantId, stream: Option<&StreamId>, recipients: usize, reason: &str) {
+    counter!("bulkhead_outcomes_unknown_total").increment(1);
+    Line::new("outcome_unknown")
+        .shown("tenant", tenant)
+        .maybe("stream", stream)
+        .number("recipient_count", count(recipients))
+        .text("reason", reason)
+        .blamed(Blame::Upstream);
+}
+
+/// `body_missing`: at start, a held message has no body file: it is lost.
+pub fn body_missing(id: MessageId) {
+    Line::new("body_missing")
+        .shown("message", id)
+        .text("reason", "its row is there and its body file is not")
+        .text("cure", "restore the data folder's outbox from a backup, or discard the message")
+        .blamed(Blame::Us);
+}
+
+/// `body_damaged`: a held message's body file cannot be used; the message waits.
+pub fn body_damaged(id: MessageId, tenant: &TenantId, stream: Option<&StreamId>, reason: &str) {
+    held_in("body_damaged", id, tenant, stream)
+        .text("reason", reason)
+        .text("cure", "`bulkhead store verify` tells of all; restore the file from a backup, or discard the message")
+        .blamed(Blame::Us);
+}
+
+/// `recipient_relayed` of a held message.
+pub fn held_relayed(manifest: &Manifest, recipients: &[Mailbox], ses_id: &str) {
+    counter!("bulkhead_recipients_relayed_total").increment(count(recipients.len()));
+    held("recipient_relayed", manifest)
+        .text("ses_id", ses_id)
+        .list("recipients", recipients.iter().map(shown))
+        .number("recipient_count", count(recipients.len()))
+        .write(Level::Info);
+}
+
+/// `recipient_refused` of a held message: SES refused it for good, or the recipient was suppressed
+/// meanwhile, or the tenant may no longer send it.
+pub fn held_refused(manifest: &Manifest, recipient: &Mailbox, reason: &str) {
+    counter!("bulkhead_recipients_refused_total").increment(1);
+    held("recipient_refused", manifest)
+        .list("recipients", std::iter::once(shown(recipient)))
+        .text("reason", reason)
+        .blamed(Blame::Upstream);
+}
+
+/// `message_dispatched`: a held message is done with.
+pub fn message_dispatched(
+    manifest: &Manifest,
+    sent: usize,
+    refused: usize,
+    attempts: u32,
+    unknown: u32,
+    lasted: Duration,
+) {
+    let outcome = if sent > 0 { "dispatched" } else { "failed" };
+    counter!("bulkhead_outbox_messages_total", "outcome" => outcome).increment(1);
+    histogram!("bulkhead_outbox_held_seconds").record(lasted.as_secs_f64());
+    let line = held("message_dispatched", manifest)
+        .number("sent", count(sent))
+        .number("refused", count(refused))
+        .number("attempts", attempts)
+        .number("unknown", unknown)
+        .millis("held_ms", lasted);
+    if sent > 0 { line.write(Level::Info) } else { line.blamed(Blame::Upstream) }
+}
+
+/// `message_deferred`: an attempt at a held message ended without an end of the message.
+pub fn message_deferred(
+    id: MessageId,
+    tenant: &TenantId,
+    stream: Option<&StreamId>,
+    attempts: u32,
+    cause: &'static str,
+    reason: &str,
+    wait: Option<Duration>,
+) {
+    counter!("bulkhead_outbox_attempts_total", "cause" => cause).increment(1);
+    let line = held_in("message_deferred", id, tenant, stream).number("attempts", attempts).text("cause", cause);
+    let line = if reason.is_empty() { line } else { line.text("reason", reason) };
+    line.millis("retry_ms", wait.unwrap_or_default()).blamed(Blame::Upstream);
+}
+
+/// `message_expired`: a held message was too old and is given up.
+pub fn message_expired(id: MessageId, tenant: &TenantId, stream: Option<&StreamId>, entry: &Entry, now: Timestamp) {
+    counter!("bulkhead_outbox_messages_total", "outcome" => "expired").increment(1);
+    held_in("message_expired", id, tenant, stream)
+        .number("sent", count(entry.progress.count(Mark::Taken)))
+        .number("refused", count(entry.progress.count(Mark::Refused)))
+        .number("attempts", entry.attempts)
+        .number("unknown", entry.unknown)
+        .text("cause", entry.cause.word())
+        .text("reason", &entry.words)
+        .millis("held_ms", now.since(entry.created))
+        .blamed(Blame::Upstream);
+}
+
+/// `outbox_deferred`: the outbox could not be read or written; the message comes due again.
+pub fn outbox_deferred(tenant: &TenantId, stream: Option<&StreamId>, reason: &str) {
+    Line::new("outbox_deferred")
+        .shown("tenant", tenant)
+        .maybe("stream", stream)
+        .text("reason", reason)
+        .blamed(Blame::Us);
+}
+
+/// `outbox_failed`, `outbox_recovered`: nothing can be held, or can again. `fault` is why. Once each.
+pub fn outbox_fault(fault: Option<&str>) {
+    static FAILED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    gauge!("bulkhead_outbox_available").set(if fault.is_some() { 0.0 } else { 1.0 });
+    let before = FAILED.swap(fault.is_some(), std::sync::atomic::Ordering::Relaxed);
+    match (before, fault) {
+        (false, Some(fault)) => Line::new("outbox_failed")
+            .text("reason", fault)
+            .text("cure", "make room on the disk of data_dir, or mend it; nothing else is to be done")
+            .blamed(Blame::Us),
+        (true, None) => Line::new("outbox_recovered").write(Level::Info),
+        (true, Some(_)) | (false, None) => {}
+    }
+}
+
+/// `lane_held`: nothing of a lane is sent until it is released, or until a moment.
+pub fn lane_held(tenant: &TenantId, stream: Option<&StreamId>, reason: &str, until: Option<Timestamp>) {
+    Line::new("lane_held")
+        .shown("tenant", tenant)
+        .maybe("stream", stream)
+        .text("reason", reason)
+        .maybe("until", until.map(Timestamp::rfc3339))
+        .write(Level::Warn);
+}
+
+/// `lane_released`: it is sent again.
+pub fn lane_released(tenant: &TenantId, stream: Option<&StreamId>) {
+    Line::new("lane_released").shown("tenant", tenant).maybe("stream", stream).write(Level::Info);
+}
+
+/// `breaker_opened`: what does not get through is left alone for `wait`, then one message tries.
+/// `scope`: the lane; `None`: the account. `times`: how often in a row.
+pub fn breaker_opened(scope: Option<String>, cause: &'static str, wait: Duration, times: u32) {
+    counter!("bulkhead_breakers_opened_total", "cause" => cause).increment(1);
+    Line::new("breaker_opened")
+        .text("scope", scope.as_deref().unwrap_or("account"))
+        .text("cause", cause)
+        .millis("retry_ms", wait)
+        .number("attempts", times)
+        .blamed(Blame::Upstream);
+}
+
+/// `breaker_closed`: SES answers again.
+pub fn breaker_closed(scope: Option<String>, cause: &'static str) {
+    Line::new("breaker_closed")
+        .text("scope", scope.as_deref().unwrap_or("account"))
+        .text("cause", cause)
+        .write(Level::Info);
+}
+
+/// `report_queued`: a report of the relay's own about `about` waits to be sent.
+pub fn report_queued(about: MessageId, report: MessageId, tenant: &TenantId, kind: &'static str, to: &Mailbox) {
+    counter!("bulkhead_reports_total", "kind" => kind).increment(1);
+    Line::new("report_queued")
+        .shown("message", about)
+        .shown("report", report)
+        .shown("tenant", tenant)
+        .text("kind", kind)
+        .text("to", shown(to))
+        .write(Level::Info);
+}
+
+/// `report_lost`: it could not be held.
+pub fn report_lost(about: MessageId, tenant: &TenantId, kind: &'static str, reason: &str) {
+    Line::new("report_lost")
+        .shown("message", about)
+        .shown("tenant", tenant)
+        .text("kind", kind)
+        .text("reason", reason)
+        .blamed(Blame::Us);
+}
+
+/// `rate_learned`: SES takes so many recipients a second.
+pub fn rate_learned(rate: f64) {
+    gauge!("bulkhead_send_rate").set(rate);
+    Line::new("rate_learned").shown("rate", rate).write(Level::Info);
+}
+
+/// `account_unknown`: SES did not say what the account may send; nothing limits the rate but its
+/// refusals.
+pub fn account_unknown(reason: &str) {
+    Line::new("account_unknown")
+        .text("reason", reason)
+        .text("cure", "allow ses:GetAccount, or set aws.max_send_rate")
+        .write(Level::Warn);
+}
+
+/// Sets how much is held; no line.
+pub fn backlog(messages: usize, bytes: u64, oldest: Duration, sending: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of octets need not be exact")]
+    gauge!("bulkhead_outbox_bytes").set(bytes as f64);
+    gauge!("bulkhead_outbox_messages").set(f64::from(u32::try_from(messages).unwrap_or(u32::MAX)));
+    gauge!("bulkhead_outbox_oldest_seconds").set(oldest.as_secs_f64());
+    gauge!("bulkhead_outbox_sending").set(f64::from(u32::try_from(sending).unwrap_or(u32::MAX)));
+}
+
+/// Sets how many lanes have held mail, and how many of them are held themselves; no line.
+pub fn lanes(lanes: usize, held: usize) {
+    gauge!("bulkhead_outbox_lanes").set(f64::from(u32::try_from(lanes).unwrap_or(u32::MAX)));
+    gauge!("bulkhead_outbox_lanes_held").set(f64::from(u32::try_from(held).unwrap_or(u32::MAX)));
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("outbox", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream"]),
     ("wire", &["store"]),
     // the journal takes a `smtp::Reply` to write its code: the one look from the records at SMTP
-    ("journal", &["mail", "time", "secret", "event", "upstream", "smtp"]),
+    ("journal", &["mail", "time", "secret", "event", "outbox", "upstream", "smtp"]),
     // 3 adapters
     ("adapters", &["mail", "time", "secret", "store", "outbox", "upstream", "journal", "wire"]),
     // 4 services

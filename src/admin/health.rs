@@ -46,6 +46,7 @@ pub struct Health {
     admin: OnceLock<SocketAddr>,
     draining: AtomicBool,
     store: Box<dyn Fn() -> bool + Send + Sync>,
+    outbox: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// The numbers of this process. There is one recorder in a process, so there is one of these.
@@ -69,7 +70,13 @@ impl Health {
             admin: OnceLock::new(),
             draining: AtomicBool::new(false),
             store: Box::new(available),
+            outbox: Box::new(|| None),
         }
+    }
+
+    /// The same, with an outbox whose `fault` says why nothing can be held.
+    pub fn holding(self, fault: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        Self { outbox: Box::new(fault), ..self }
     }
 
     /// The listeners are bound and answer. Counts once.
@@ -87,17 +94,20 @@ impl Health {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Why no mail is taken; nothing when it is.
-    pub fn reasons(&self) -> Vec<&'static str> {
-        let mut reasons = Vec::new();
+    /// Why no mail is taken, or not all; nothing when it is.
+    pub fn reasons(&self) -> Vec<String> {
+        let mut reasons: Vec<String> = Vec::new();
         if self.listeners.get().is_none() {
-            reasons.push("the listeners are not up yet");
+            reasons.push("the listeners are not up yet".into());
         }
         if !(self.store)() {
-            reasons.push("the store has stopped; restart the relay, the log's store_failed line says why");
+            reasons.push("the store has stopped; restart the relay, the log's store_failed line says why".into());
+        }
+        if let Some(fault) = (self.outbox)() {
+            reasons.push(format!("no mail can be held: {fault}"));
         }
         if self.draining.load(Ordering::Relaxed) {
-            reasons.push("the relay is draining");
+            reasons.push("the relay is draining".into());
         }
         reasons
     }
@@ -111,7 +121,7 @@ impl Health {
             pid: Some(std::process::id()),
             started: Some(self.started.rfc3339()),
             ready: reasons.is_empty(),
-            reasons: reasons.into_iter().map(Into::into).collect(),
+            reasons,
             listeners: self.listeners.get().cloned().unwrap_or_default(),
             admin: self.admin.get().map(ToString::to_string),
             tenants: 0,
@@ -149,6 +159,7 @@ const BUCKETS: &[(&str, &[f64])] = &[
     ("bulkhead_ses_call_seconds", &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
     ("bulkhead_message_seconds", &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
     ("bulkhead_store_commit_seconds", &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
+    ("bulkhead_outbox_held_seconds", &[1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 172800.0]),
     ("bulkhead_event_lag_seconds", &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0]),
 ];
 
@@ -169,18 +180,33 @@ const COUNTERS: &[(&str, &str)] = &[
     ("bulkhead_notices_total", "Queue items that are no SES event, by outcome"),
     ("bulkhead_queue_failures_total", "SQS calls that failed, by call"),
     ("bulkhead_store_writes_total", "Records written"),
+    ("bulkhead_messages_held_total", "Messages that the outbox took over, by cause"),
+    ("bulkhead_outbox_attempts_total", "Attempts at held messages that ended without an end of the message, by cause"),
+    ("bulkhead_outbox_messages_total", "Held messages that came to their end, by outcome"),
+    ("bulkhead_outcomes_unknown_total", "Calls whose outcome never came to be known: SES may have taken the message"),
+    ("bulkhead_breakers_opened_total", "How often a breaker opened, by cause"),
+    ("bulkhead_reports_total", "Delivery status notifications and notices of the relay's own, by kind"),
 ];
 
 const GAUGES: &[(&str, &str)] = &[
     ("bulkhead_sessions_open", "Sessions open now"),
     ("bulkhead_damaged_records", "Records of tenants and credentials that cannot be read, whose mail is deferred"),
     ("bulkhead_store_available", "1 while the store takes commits, 0 once it has stopped"),
+    ("bulkhead_outbox_messages", "Messages held"),
+    ("bulkhead_outbox_bytes", "Octets of messages held"),
+    ("bulkhead_outbox_oldest_seconds", "Age of the oldest message held"),
+    ("bulkhead_outbox_sending", "Held messages that are being sent"),
+    ("bulkhead_outbox_lanes", "Streams with messages held"),
+    ("bulkhead_outbox_lanes_held", "Streams with messages held whose sending is held too"),
+    ("bulkhead_outbox_available", "1 while messages can be held, 0 while they cannot"),
+    ("bulkhead_send_rate", "Recipients a second that SES takes, as it says"),
 ];
 
 const HISTOGRAMS: &[(&str, &str)] = &[
     ("bulkhead_ses_call_seconds", "Time of one SendEmail call, by outcome"),
     ("bulkhead_message_seconds", "Time from the end of the data to the reply, by outcome"),
     ("bulkhead_store_commit_seconds", "Time of one durable commit"),
+    ("bulkhead_outbox_held_seconds", "Time from a held message's data to its end"),
     ("bulkhead_event_lag_seconds", "Time from what an event tells to its being applied"),
 ];
 

@@ -19,7 +19,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use super::cause::{Cause, Scope, Waits};
+use super::waits::Waits;
+use crate::outbox::cause::{Cause, Scope};
 
 /// How many failures in a row open a breaker where one alone may be chance.
 pub const ROW: u32 = 3;

@@ -1,15 +1,509 @@
-//! The dispatcher of the outbox: whose message goes to SES next, how fast, and what is left alone
-//! for a while because SES does not take it.
+//! The dispatcher: every message on its way to SES, at once or after it was held.
 //!
-//! The four files below are pure machines: time and random fractions are handed in as values. A
-//! *lane* is what is kept in order and is held or let go as one: a stream of a tenant.
+//! [`Dispatch::hand_over`] takes what has just come in: through to SES where that may be, into the
+//! [outbox](crate::outbox) where not. [`Dispatch::run`] sends what is held. Both make their calls by
+//! the same code, and both tell the same [`board`] how they ended.
 //!
-//! - [`cause`]: why a message waits, and how long
 //! - [`breaker`]: what is not called while it does not answer
 //! - [`choose`]: whose turn it is
 //! - [`pace`]: how many recipients a second
+//! - [`waits`]: how long is waited, by cause
+//!
+//! these are pure machines; a *lane* is what is kept in order and is held or let go as one: a stream
+//! of a tenant.
+//!
+//! Promises: nothing is ever sent twice on purpose; calls and octets under way are bounded, in all
+//! and by lane; a lane that does not get through delays no other by more than its share; a pause is
+//! looked at again when a message's turn comes. While SES is down there is one probe and no storm.
+//! What can go wrong: the store stops; then nothing more is leased, and what is under way ends as
+//! unknown, for the row says that it was being sent.
+//!
+//! The drain ([`Dispatch::hurry`], then the end of [`Dispatch::run`]): nothing more is leased; who
+//! still waits for SES is held; calls under way have until the end, and are unknown after it.
 
+pub mod alarm;
+pub mod board;
 pub mod breaker;
-pub mod cause;
+pub(crate) mod budget;
+mod calls;
 pub mod choose;
+mod copies;
+mod handover;
+mod held;
+pub mod join;
 pub mod pace;
+pub mod parcel;
+pub mod repeats;
+mod report;
+pub mod waits;
+
+use std::collections::BTreeSet;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::journal;
+use crate::mail::{ConfigurationSet, Mailbox, Receipt};
+use crate::outbox::recover::Remembered;
+use crate::outbox::{Cause, Claim, Lane, Outbox};
+use crate::policy::decide::{self, Stop};
+use crate::policy::tenant::StreamKind;
+use crate::secret::Random;
+use crate::store::Store;
+use crate::store::directory::{Current, Directory};
+use crate::store::tally::Tally;
+use crate::time::Clock;
+use crate::upstream::Mailer;
+
+pub use alarm::words;
+pub use board::{Hold, Standing};
+pub use handover::{HandedOver, How};
+pub use parcel::{Answered, Calls, Parcel, Passage, SINGLE_BYTES};
+
+use board::{Board, Pick};
+use breaker::Change;
+use copies::Copies;
+use repeats::Repeats;
+use waits::Waits;
+
+/// How long the dispatcher sleeps at most: how late it may learn of a pause or a resume.
+const NAP: Duration = Duration::from_millis(500);
+/// How often a disk is tried that failed, and how often the backlog is told to the metrics.
+const UPKEEP: Duration = Duration::from_secs(2);
+/// How often SES is asked what the account may send.
+const ACCOUNT: Duration = Duration::from_secs(60);
+/// Most messages given up in one go.
+const EXPIRIES: usize = 100;
+/// Octets a place stands for.
+const UNIT: u64 = 1024;
+
+/// What the dispatcher works with.
+pub struct Means {
+    /// What is held.
+    pub outbox: Arc<Outbox>,
+    /// SES.
+    pub mailer: Arc<dyn Mailer>,
+    /// Suppressions are read here.
+    pub store: Arc<dyn Store>,
+    /// Tenants of the moment.
+    pub directory: Current,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Jitter.
+    pub random: Arc<dyn Random>,
+    /// Where accepted recipients are counted.
+    pub tally: Arc<Tally>,
+}
+
+/// How it is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Our name in reports.
+    pub hostname: String,
+    /// SendEmail calls of held messages at once.
+    pub calls_in_flight: usize,
+    /// Of one stream's.
+    pub calls_per_stream: usize,
+    /// Octets of held messages being sent at once; a larger one goes alone.
+    pub bytes_in_flight: u64,
+    /// Octets of copies for SES, over all messages.
+    pub call_bytes: usize,
+    /// How long a call waits for room among them.
+    pub call_wait: Duration,
+    /// SendEmail calls of one message at once.
+    pub calls_per_message: usize,
+    /// How long a lease lasts when nobody ends it.
+    pub lease_time: Duration,
+    /// How long is waited, by cause.
+    pub waits: Waits,
+    /// The duplicate window; zero: there is none.
+    pub dedupe_window: Duration,
+    /// Answers remembered for it.
+    pub dedupe_entries: usize,
+    /// Recipients a second; `None`: SES is asked.
+    pub max_send_rate: Option<f64>,
+    /// The relay's own mail; `None`: it sends none.
+    pub reports: Option<Reports>,
+}
+
+/// By what the relay sends its own mail.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reports {
+    /// Its sender.
+    pub from: Mailbox,
+    /// Its configuration set.
+    pub configuration_set: ConfigurationSet,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            hostname: "relay.example.com".into(),
+            calls_in_flight: 32,
+            calls_per_stream: 8,
+            bytes_in_flight: 64 * 1024 * 1024,
+            call_bytes: 256 * 1024 * 1024,
+            call_wait: Duration::from_secs(60),
+            calls_per_message: 8,
+            lease_time: Duration::from_secs(300),
+            waits: Waits::default(),
+            dedupe_window: Duration::from_secs(600),
+            dedupe_entries: 100_000,
+            max_send_rate: None,
+            reports: None,
+        }
+    }
+}
+
+/// The dispatcher.
+pub struct Dispatch {
+    means: Means,
+    options: Options,
+    board: Mutex<Board>,
+    copies: Copies,
+    calls_per_message: AtomicUsize,
+    /// Places for messages that were held.
+    calls: Arc<Semaphore>,
+    units: Arc<Semaphore>,
+    all_units: u32,
+    repeats: Arc<Repeats>,
+    alarms: alarm::Alarms,
+    notices: report::Notices,
+    /// The board has changed.
+    news: Notify,
+    /// Attempts under way.
+    tasks: TaskTracker,
+    /// Who waits for SES is to be held now.
+    hurry: CancellationToken,
+    /// Attempts end, whatever they are at.
+    abandon: CancellationToken,
+}
+
+/// An attempt's place on the board, given back however it ends.
+struct Flight {
+    dispatch: Arc<Dispatch>,
+    lane: Lane,
+    /// Somebody waits for what becomes of it.
+    probe: bool,
+    _call: OwnedSemaphorePermit,
+}
+
+/// How an attempt ended, as far as a probe is concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ended {
+    /// Calls were made, and their outcomes told.
+    Called,
+    /// No call was made.
+    Uncalled,
+}
+
+impl Dispatch {
+    /// A dispatcher that sends nothing until it [runs](Self::run). `known` are held messages that a
+    /// client may still repeat.
+    pub fn new(means: Means, options: Options, known: &[Remembered]) -> Arc<Self> {
+        let all_units = u32::try_from(options.bytes_in_flight.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
+        let repeats = Repeats::new(options.dedupe_window, options.dedupe_entries);
+        let since = means.clock.now().minus(options.dedupe_window);
+        for Remembered { tenant, digest, id, created } in known.iter().filter(|known| known.created >= since) {
+            if let Some(durable) = means.outbox.durable(*id) {
+                repeats.remember(tenant, digest, *id, Receipt::held(durable), *created);
+            }
+        }
+        Arc::new(Self {
+            board: Mutex::new(Board::new(options.max_send_rate, options.calls_per_stream)),
+            copies: Copies::new(options.call_bytes, options.call_wait),
+            calls_per_message: AtomicUsize::new(options.calls_per_message),
+            calls: Arc::new(Semaphore::new(options.calls_in_flight.clamp(1, Semaphore::MAX_PERMITS))),
+            units: Arc::new(Semaphore::new(usize::try_from(all_units).unwrap_or(Semaphore::MAX_PERMITS))),
+            all_units,
+            repeats,
+            alarms: alarm::Alarms::default(),
+            notices: report::Notices::default(),
+            news: Notify::new(),
+            tasks: TaskTracker::new(),
+            hurry: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+            means,
+            options,
+        })
+    }
+
+    /// What it holds.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.means.outbox
+    }
+
+    /// From now on these are the bounds of calls; what is taken stays until it is given back.
+    pub fn resize(&self, call_bytes: usize, call_wait: Duration, calls_per_message: usize) {
+        self.copies.resize(call_bytes, call_wait);
+        self.calls_per_message.store(calls_per_message, Ordering::Relaxed);
+    }
+
+    /// Holds a lane until a moment, or until it is released: nothing of it is sent.
+    pub fn hold_lane(&self, lane: &Lane, hold: Hold) {
+        journal::lane_held(&lane.tenant, lane.stream.as_ref(), &hold.reason, hold.until);
+        self.board().hold(lane, hold);
+    }
+
+    /// Lets a held lane go.
+    pub fn release_lane(&self, lane: &Lane) {
+        if self.board().let_go(lane) {
+            journal::lane_released(&lane.tenant, lane.stream.as_ref());
+            self.refresh([lane.clone()], &self.means.directory.load());
+            self.news.notify_one();
+        }
+    }
+
+    /// By hand: what a breaker keeps is tried at once, of a lane or of all.
+    pub fn try_now(&self, lane: Option<&Lane>) {
+        self.board().try_now(lane);
+        self.unpark();
+    }
+
+    /// Why a lane waits, where it is not its messages' own wait; and for how long, if that is known.
+    pub fn why(&self, lane: &Lane) -> Option<(String, Option<Duration>)> {
+        self.board().why(lane, self.means.clock.instant())
+    }
+
+    /// From now on whoever waits for SES is held instead.
+    pub fn hurry(&self) {
+        self.hurry.cancel();
+    }
+
+    /// Sends what is held until `drain`, and lets attempts under way go on until `end`; then waits up to
+    /// `grace` for the last of them. Gives how many were cut off.
+    pub async fn run(self: Arc<Self>, drain: CancellationToken, end: CancellationToken, grace: Duration) -> usize {
+        let account = tokio::spawn(Arc::clone(&self).learn_rate(drain.clone()));
+        let mut directory = self.means.directory.load_full();
+        let all: Vec<Lane> =
+            self.means.outbox.with_index(|index| index.lanes().map(|(lane, _)| lane.clone()).collect());
+        self.refresh(all, &directory);
+        let mut upkeep = Instant::now();
+        while !drain.is_cancelled() {
+            let now_in_force = self.means.directory.load_full();
+            if !Arc::ptr_eq(&directory, &now_in_force) {
+                directory = now_in_force;
+                let lanes: Vec<Lane> =
+                    self.means.outbox.with_index(|index| index.lanes().map(|(lane, _)| lane.clone()).collect());
+                self.refresh(lanes, &directory);
+            }
+            if upkeep <= Instant::now() {
+                upkeep = Instant::now() + UPKEEP;
+                self.keep_up().await;
+            }
+            let wake = self.turn(&directory).await;
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = self.means.outbox.changed() => {}
+                () = self.news.notified() => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+        account.abort();
+        // The relay may still hand over messages, whose calls outlive their deadline.
+        end.cancelled().await;
+        self.tasks.close();
+        if timeout(grace, self.tasks.wait()).await.is_ok() {
+            return 0;
+        }
+        let cut = self.tasks.len();
+        self.abandon.cancel();
+        self.tasks.wait().await;
+        cut
+    }
+
+    /// Sends whatever may be sent now; gives when to look again.
+    async fn turn(self: &Arc<Self>, directory: &Directory) -> Instant {
+        let (now, instant) = (self.means.clock.now(), self.means.clock.instant());
+        let (changed, expired, moment) = self.means.outbox.with_index(|index| {
+            index.promote(now);
+            (index.take_changed(), index.expired(now, EXPIRIES), index.next_moment())
+        });
+        for id in expired {
+            self.expire(id).await;
+        }
+        let over = self.board().holds_over(now);
+        for lane in &over {
+            journal::lane_released(&lane.tenant, lane.stream.as_ref());
+        }
+        self.refresh(changed.into_iter().chain(over).collect::<BTreeSet<_>>(), directory);
+        if self.board().parked_until().is_some_and(|until| until <= instant) {
+            self.unpark();
+        }
+
+        let mut wake = Instant::now() + NAP;
+        loop {
+            let Ok(call) = Arc::clone(&self.calls).try_acquire_owned() else { break };
+            let outbox = &self.means.outbox;
+            let picked = outbox.with_index(|index| {
+                let next = |lane: &Lane| Some(index.next(lane)?.1.recipients);
+                self.board().pick(instant, next)
+            });
+            match picked {
+                Pick::Go { lane, probe } => {
+                    let flight = Flight { dispatch: Arc::clone(self), lane: lane.clone(), probe, _call: call };
+                    let Some(claim) = outbox.claim(&lane) else { continue };
+                    let units = u32::try_from(claim.bytes().div_ceil(UNIT)).unwrap_or(u32::MAX);
+                    let units = units.clamp(1, self.all_units);
+                    // The loop alone asks for octets, so who is large waits at the head of the line.
+                    let Ok(octets) = Arc::clone(&self.units).acquire_many_owned(units).await else { break };
+                    self.fly(flight, claim, octets);
+                }
+                Pick::Wait(at) => {
+                    if let Some(at) = at {
+                        wake = wake.min(Instant::from_std(at));
+                    }
+                    break;
+                }
+            }
+        }
+        let by_clock = |at: crate::time::Timestamp| Instant::now() + at.since(self.means.clock.now());
+        let hold = self.board().next_hold();
+        moment.into_iter().chain(hold).map(by_clock).fold(wake, Instant::min)
+    }
+
+    /// Starts the attempt at a message.
+    fn fly(self: &Arc<Self>, mut flight: Flight, claim: Claim, octets: OwnedSemaphorePermit) {
+        let (dispatch, abandon) = (Arc::clone(self), self.abandon.clone());
+        self.tasks.spawn(async move {
+            // An attempt that is cut off leaves its lease behind.
+            let ended = abandon.run_until_cancelled(dispatch.send(claim, &flight.lane)).await;
+            flight.probe &= ended != Some(Ended::Called);
+            drop((flight, octets));
+        });
+    }
+
+    /// Looks anew at lanes.
+    fn refresh(&self, lanes: impl IntoIterator<Item = Lane>, directory: &Directory) {
+        let now = self.means.clock.now();
+        for lane in lanes {
+            let standing = self.standing(&lane, directory);
+            let state = self.means.outbox.with_index(|index| index.lane(&lane));
+            self.board().refresh(&lane, state, &standing, now);
+        }
+    }
+
+    fn standing(&self, lane: &Lane, directory: &Directory) -> Standing {
+        let Some(stream) = &lane.stream else {
+            return match &self.options.reports {
+                Some(_) => Standing::Granted { kind: StreamKind::Transactional, weight: 1 },
+                None => Standing::Held { reason: "notify.from is not set".into(), until: None },
+            };
+        };
+        let tenant = directory.tenant(&lane.tenant).map(|tenant| &**tenant);
+        match decide::leaving(tenant, stream).into_result() {
+            Ok(stream) => Standing::Granted { kind: stream.kind, weight: tenant.map_or(1, |tenant| tenant.weight) },
+            Err(Stop::Defer(reason, until)) => Standing::Held { reason: reason.name().to_owned(), until },
+            Err(Stop::Refuse(reason)) => Standing::Held { reason: reason.name().to_owned(), until: None },
+        }
+    }
+
+    /// Does what follows from a breaker that changed.
+    fn follow(&self, change: Change<Lane>, now: std::time::Instant) {
+        match change {
+            Change::Opened { scope, cause, until, trips } => {
+                let wait = until.saturating_duration_since(now);
+                journal::breaker_opened(scope.as_ref().map(ToString::to_string), cause.word(), wait, trips);
+                // Those that failed before it opened wait for it now, in their lane's order.
+                self.means.outbox.release(scope.as_ref(), &[Cause::Network, Cause::Service]);
+                self.unpark();
+            }
+            Change::Closed { scope, cause } => {
+                journal::breaker_closed(scope.as_ref().map(ToString::to_string), cause.word());
+                let passed: &[Cause] = match cause {
+                    Cause::Network | Cause::Service | Cause::Unknown => &[Cause::Network, Cause::Service],
+                    _ => &[cause],
+                };
+                self.means.outbox.release(scope.as_ref(), passed);
+                self.unpark();
+            }
+        }
+    }
+
+    /// Lanes that wait for a breaker may ask it again.
+    fn unpark(&self) {
+        let parked = self.board().take_parked();
+        self.refresh(parked, &self.means.directory.load());
+        self.news.notify_one();
+    }
+
+    async fn keep_up(&self) {
+        let outbox = &self.means.outbox;
+        outbox.probe().await;
+        self.repeats.sweep(self.means.clock.now());
+        let backlog = outbox.backlog();
+        let age = backlog.oldest.map(|oldest| self.means.clock.now().since(oldest));
+        journal::backlog(backlog.messages, backlog.bytes, age.unwrap_or_default(), backlog.active);
+        journal::lanes(backlog.lanes, self.board().held());
+        journal::outbox_fault(outbox.fault().as_deref());
+    }
+
+    /// Learns from SES how many recipients a second it takes, unless a setting says it.
+    async fn learn_rate(self: Arc<Self>, drain: CancellationToken) {
+        if self.options.max_send_rate.is_some() {
+            return;
+        }
+        let (mut known, mut told) = (None, false);
+        loop {
+            match self.means.mailer.account().await {
+                Ok(account) if account.max_send_rate > 0.0 => {
+                    if known != Some(account.max_send_rate) {
+                        known = Some(account.max_send_rate);
+                        journal::rate_learned(account.max_send_rate);
+                        self.board().change_rate(known, self.means.clock.instant());
+                        self.news.notify_one();
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        journal::account_unknown(&error);
+                    }
+                }
+            }
+            if timeout(ACCOUNT, drain.cancelled()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn calls_per_message(&self) -> usize {
+        NonZero::new(self.calls_per_message.load(Ordering::Relaxed)).map_or(1, NonZero::get)
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        {
+            let mut board = self.dispatch.board();
+            board.landed(&self.lane);
+            if self.probe {
+                board.abandoned(&self.lane);
+            }
+        }
+        self.dispatch.refresh([self.lane.clone()], &self.dispatch.means.directory.load());
+        if self.probe { self.dispatch.unpark() } else { self.dispatch.news.notify_one() }
+    }
+}
+
+impl std::fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatch").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Means {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Means").finish_non_exhaustive()
+    }
+}

@@ -139,6 +139,15 @@ pub enum OutboxError {
     Spool(#[from] SpoolError),
 }
 
+/// A message that nobody else leases. Dropped, it is ready again.
+#[derive(Debug)]
+pub struct Claim {
+    outbox: Arc<Outbox>,
+    id: MessageId,
+    slot: Slot,
+    ended: bool,
+}
+
 /// The right to try a message: nobody else does. Dropped without an end, the message comes due when
 /// the lease ends, as it would after a crash.
 #[derive(Debug)]
@@ -241,28 +250,25 @@ impl Outbox {
         }
     }
 
+    /// Claims the next ready message of a lane; `None` where there is none. Nothing is written yet.
+    pub fn claim(self: &Arc<Self>, lane: &Lane) -> Option<Claim> {
+        let mut index = self.index();
+        let (id, slot) = index.next(lane).map(|(id, slot)| (id, slot.clone()))?;
+        index.change(id, |slot| slot.wait = Wait::Active);
+        Some(Claim { outbox: Arc::clone(self), id, slot, ended: false })
+    }
+
     /// Leases the next ready message of a lane until `end`; `None` where there is none.
     pub async fn lease(self: &Arc<Self>, lane: &Lane, end: Timestamp) -> Result<Option<Lease>, OutboxError> {
-        let (id, slot) = {
-            let mut index = self.index();
-            let Some((id, slot)) = index.next(lane).map(|(id, slot)| (id, slot.clone())) else { return Ok(None) };
-            index.change(id, |slot| slot.wait = Wait::Active);
-            (id, slot)
-        };
-        // Whatever happens from here on, the message is not forgotten.
-        let mut lease = Lease {
-            outbox: Arc::clone(self),
-            id,
-            lane: slot.lane.clone(),
-            due: slot.due,
-            version: slot.version,
-            entry: self.entry_of(id, &slot).await.inspect_err(|_| self.postpone(id, end))?,
-            ended: false,
-        };
-        lease.entry.attempts = lease.entry.attempts.saturating_add(1);
-        lease.entry.leased = true;
-        lease.write(end).await?;
-        Ok(Some(lease))
+        match self.claim(lane) {
+            Some(claim) => claim.lease(end).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Proof that a message is held.
+    pub fn durable(&self, id: MessageId) -> Option<Durable> {
+        self.index().slot(id).map(|_| Durable::in_outbox(id))
     }
 
     /// The message's manifest and its octets.
@@ -393,6 +399,50 @@ impl Outbox {
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    /// Octets of the message.
+    pub fn bytes(&self) -> u64 {
+        self.slot.bytes
+    }
+
+    /// Records the attempt, and gives the right to make it until `end`.
+    pub async fn lease(mut self, end: Timestamp) -> Result<Lease, OutboxError> {
+        let (id, slot) = (self.id, self.slot.clone());
+        let entry = match self.outbox.entry_of(id, &slot).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                // What cannot be read now is not asked for again at once.
+                self.ended = true;
+                self.outbox.postpone(id, end);
+                return Err(error);
+            }
+        };
+        let mut lease = Lease {
+            outbox: Arc::clone(&self.outbox),
+            id,
+            lane: slot.lane,
+            due: slot.due,
+            version: slot.version,
+            entry,
+            ended: false,
+        };
+        self.ended = true;
+        lease.entry.attempts = lease.entry.attempts.saturating_add(1);
+        lease.entry.leased = true;
+        lease.write(end).await?;
+        Ok(lease)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.outbox.index().change(self.id, |slot| slot.wait = Wait::Ready);
+            self.outbox.news.notify_one();
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! senders alone, never by whose domain it is besides.
 //!
 //! The gate asks four times: [`standing`] and [`sender`] at MAIL, [`recipient`] at RCPT, [`message`]
-//! after DATA, and [`recipient_under`] again for the stream that the message chose.
+//! after DATA, and [`recipient_under`] again for the stream that the message chose. The dispatcher
+//! asks [`leaving`], [`still_owned`] and [`recipient_under`] when the turn of held mail comes.
 //! What can go wrong: a login whose tenant, credential or stream is no longer there. That is for
 //! the operator to mend, so such mail is deferred and never refused for good.
 
@@ -244,6 +245,29 @@ pub fn recipient_under(stream: &Stream, entries: &[Suppression], now: Timestamp)
         Some(entry) => suppressed(entry).into_verdict(),
         None => Verdict::Grant(()),
     }
+}
+
+/// When the turn of held mail comes: whether its stream may send now. A pause holds it, whatever the
+/// tenant's clients would hear: what was accepted waits until it may leave or is too old, and is
+/// never refused for a pause.
+pub fn leaving<'a>(tenant: Option<&'a Tenant>, stream: &StreamId) -> Verdict<&'a Stream> {
+    let Some(tenant) = tenant else { return Verdict::Defer(Reason::TenantGone, None) };
+    if let Some(pause) = &tenant.pause {
+        return Verdict::Defer(Reason::TenantPaused(pause.clone()), None);
+    }
+    match tenant.streams.get(stream) {
+        None => Verdict::Defer(Reason::StreamGone { stream: stream.clone() }, None),
+        Some(Stream { id, pause: Some(pause), .. }) => {
+            Verdict::Defer(Reason::StreamPaused { stream: id.clone(), pause: pause.clone() }, None)
+        }
+        Some(stream) => Verdict::Grant(stream),
+    }
+}
+
+/// When the turn of held mail comes: whether all it says it is from is still the tenant's. An
+/// address that was taken away since, and may be another's by now, is not sent as.
+pub fn still_owned(tenant: &Tenant, claims: &[Mailbox]) -> Verdict<()> {
+    claims.iter().try_for_each(|claim| owned(tenant, "From", claim)).into()
 }
 
 /// The most telling of an address's entries that bind a stream, in whatever order they are given.

@@ -17,6 +17,7 @@ use super::message::Message;
 use super::{Bounds, Office, wording};
 use crate::journal::{self, Blame};
 use crate::mail::{Login, Mailbox, ReversePath, SessionId, TenantId};
+use crate::outbox::Draft;
 use crate::policy::decide::{self, Reason, Stop};
 use crate::policy::tenant::Tenant;
 use crate::secret::Secret;
@@ -43,8 +44,15 @@ pub(super) struct Conversation {
 
 impl Conversation {
     /// The answer to `question`; `secure` whether TLS is up. A message takes over `share`, the
-    /// memory its data is counted in, until it has its verdict.
-    pub(super) async fn answer(&mut self, question: Question, secure: bool, share: Share) -> Answer {
+    /// memory its data is counted in, until it has its verdict, and `draft`, where its data was
+    /// spilled to.
+    pub(super) async fn answer(
+        &mut self,
+        question: Question,
+        secure: bool,
+        share: Share,
+        draft: Option<Box<dyn Draft>>,
+    ) -> Answer {
         match question {
             Question::Authenticate { username, secret, mechanism: _ } => {
                 Answer::Login(self.authenticate(&username, secret).await)
@@ -52,8 +60,6 @@ impl Conversation {
             Question::Sender { login, reverse_path } => Answer::Path(self.sender(&login, &reverse_path)),
             Question::Recipient { login, forward_path } => Answer::Path(self.recipient(&login, &forward_path).await),
             Question::Accept { login, envelope, data, helo } => {
-                // The relay's terms let nothing be spilled.
-                let Some(data) = data.whole() else { return Answer::Accept(Err(wording::fault())) };
                 let message = Message {
                     office: Arc::clone(&self.office),
                     bounds: Arc::clone(&self.bounds),
@@ -63,6 +69,7 @@ impl Conversation {
                     login,
                     envelope,
                     data,
+                    draft,
                     helo,
                     share,
                 };

@@ -11,7 +11,8 @@
 //! has no lines in the log.
 //!
 //! Memory: the data of a message is counted in steps in `limits.memory_bytes` as it comes in. While
-//! it waits for room nothing is read, so the client slows down; when none comes it is starved.
+//! it waits for room nothing is read, so the client slows down; when none comes it is starved. What
+//! of a large message is spilled goes to a file of the outbox's while it comes in, and counts no more.
 
 use std::future::poll_fn;
 use std::io;
@@ -34,8 +35,9 @@ use super::memory::Share;
 use super::{Bounds, Door, Office, Tls};
 use crate::journal::{self, Blame, Verdict};
 use crate::mail::{Login, MessageId, SessionId};
+use crate::outbox::{Draft, HoldError};
 use crate::smtp::session::{Ending, Spurned, Unkept};
-use crate::smtp::{Answer, Session, Step};
+use crate::smtp::{Answer, Question, Session, Step, Terms};
 use crate::time::Clock;
 use crate::wire::Secured;
 
@@ -59,6 +61,8 @@ pub(super) struct Connection {
     conversation: Conversation,
     /// Memory that the session's data is counted in.
     share: Share,
+    /// Where the session's data is spilled to.
+    draft: Option<Box<dyn Draft>>,
     opened: Opened,
     secure: bool,
     door: Arc<Door>,
@@ -91,7 +95,7 @@ impl Connection {
         let clock = &office.means.clock;
         let id = SessionId::new(clock.now(), &*office.means.random);
         let secure = door.tls == Tls::Implicit;
-        let session = Session::new(bounds.terms(door.tls), secure, clock.instant());
+        let session = greeted(&office, bounds.terms(door.tls), secure);
         let opened = Opened::new(Arc::clone(&office), Arc::clone(&bounds), id, peer, door.address, quiet);
         let conversation = Conversation { office, bounds, session: id, peer, place: None };
         Self {
@@ -99,6 +103,7 @@ impl Connection {
             session,
             conversation,
             share: Share::default(),
+            draft: None,
             opened,
             secure,
             door,
@@ -114,7 +119,7 @@ impl Connection {
                 // The handshake took its time: the conversation begins here.
                 Ok(()) => {
                     let terms = self.opened.bounds.terms(self.door.tls);
-                    self.session = Session::new(terms, true, self.opened.now());
+                    self.session = greeted(&self.opened.office, terms, true);
                 }
                 Err(why) => return self.no_tls(why),
             }
@@ -130,9 +135,9 @@ impl Connection {
                 Step::Wait => self.wait().await,
                 Step::Write(octets) => self.write(octets).await,
                 Step::Ask(question) => {
-                    let share = std::mem::take(&mut self.share);
+                    let (share, draft) = (std::mem::take(&mut self.share), self.draft_of(&question));
                     // The answers are the large states of a connection; they are there while asked.
-                    let answer = Box::pin(self.conversation.answer(question, self.secure, share)).await;
+                    let answer = Box::pin(self.conversation.answer(question, self.secure, share, draft)).await;
                     self.note(&answer);
                     self.session.answer(answer, self.opened.now());
                 }
@@ -168,7 +173,47 @@ impl Connection {
             },
             () = until(deadline) => session.expire(clock.instant()),
         }
+        self.spill().await;
         self.count_memory().await;
+    }
+
+    /// Writes what the session gives out of a large message to a file, so that it need not be held in
+    /// memory. What of it was given up is thrown away.
+    async fn spill(&mut self) {
+        if self.session.spilled_bytes() == 0 {
+            self.draft = None;
+        }
+        while let Some(octets) = self.session.spill() {
+            if let Err(error) = self.write_draft(octets).await {
+                journal::spill_failed(self.conversation.session, &error.to_string());
+                self.draft = None;
+                self.session.spill_failed();
+                return;
+            }
+            self.share.shrink(self.session.held_bytes());
+        }
+    }
+
+    async fn write_draft(&mut self, octets: Bytes) -> Result<(), HoldError> {
+        let Opened { office, bounds, .. } = &self.opened;
+        let outbox = office.means.dispatch.outbox();
+        let draft = match &mut self.draft {
+            Some(draft) => draft,
+            none => none.insert(outbox.begin(bounds.head_bytes()).await?),
+        };
+        let written = draft.append(octets).await;
+        if written.is_err() {
+            outbox.note(&written);
+        }
+        Ok(written?)
+    }
+
+    /// The file of the message that is asked about.
+    fn draft_of(&mut self, question: &Question) -> Option<Box<dyn Draft>> {
+        match question {
+            Question::Accept { .. } => self.draft.take(),
+            Question::Authenticate { .. } | Question::Sender { .. } | Question::Recipient { .. } => None,
+        }
     }
 
     /// Counts what the session holds; starves it when there is no room. What it held is not given
@@ -260,6 +305,15 @@ impl Connection {
             self.wire.close(&self.opened.bounds.limits).await;
         }
     }
+}
+
+/// A session whose greeting says so if no mail can be held. SES may still take what it takes at once.
+fn greeted(office: &Office, terms: Arc<Terms>, secure: bool) -> Session {
+    let mut session = Session::new(terms, secure, office.means.clock.instant());
+    if office.means.dispatch.outbox().fault().is_some() {
+        session.note_in_greeting("no mail can be held at the moment; what cannot be relayed at once hears 452");
+    }
+    session
 }
 
 /// Says `session`'s refusal and closes: for connections that are not admitted.

@@ -2,9 +2,7 @@
 //!
 //! A message that comes in takes octets in steps as it grows and gives them back when it has been
 //! answered. Where a step is not to be had within `limits.memory_wait_seconds`, the message is starved
-//! (452 4.3.1) rather than the machine. Copies for SES are counted apart (`limits.call_bytes`):
-//! they are made while the message is still held, and waiting for one budget with a share of it in
-//! hand could wait for ever.
+//! (452 4.3.1) rather than the machine. What a message spilled to a file no longer counts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,19 +15,12 @@ use super::budget::{Budget, Room};
 /// Octets a place stands for, so that large budgets fit a semaphore.
 const UNIT: usize = 1024;
 
-/// The budgets.
+/// The budget.
 #[derive(Debug)]
 pub(super) struct Memory {
     held: Arc<Budget>,
-    calls: Arc<Budget>,
     step: usize,
-    waits: Mutex<Waits>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Waits {
-    held: Duration,
-    call: Duration,
+    wait: Mutex<Duration>,
 }
 
 /// What one connection holds of the budget.
@@ -43,6 +34,13 @@ impl Share {
     pub(super) fn give_back(&mut self) {
         self.room = None;
     }
+
+    /// Gives back what is not needed to cover `octets`.
+    pub(super) fn shrink(&mut self, octets: usize) {
+        if let Some(room) = &mut self.room {
+            room.keep(octets.div_ceil(UNIT));
+        }
+    }
 }
 
 /// There was not enough within the time.
@@ -51,25 +49,21 @@ pub(super) struct Short;
 
 impl Memory {
     pub(super) fn new(limits: &Limits) -> Self {
-        let (held, calls, waits) = sizes(limits);
         Self {
-            held: Budget::new(held),
-            calls: Budget::new(calls),
+            held: Budget::new(places(limits)),
             step: (limits.memory_step / UNIT).max(1),
-            waits: Mutex::new(waits),
+            wait: Mutex::new(limits.memory_wait),
         }
     }
 
     /// From now on these are the bounds. Messages that are held stay, whatever they are.
     pub(super) fn resize(&self, limits: &Limits) {
-        let (held, calls, waits) = sizes(limits);
-        self.held.resize(held);
-        self.calls.resize(calls);
-        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = waits;
+        self.held.resize(places(limits));
+        *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = limits.memory_wait;
     }
 
-    fn waits(&self) -> Waits {
-        *self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wait(&self) -> Duration {
+        *self.wait.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether another message could begin now.
@@ -87,29 +81,18 @@ impl Memory {
         }
         let more = (need - have).next_multiple_of(self.step);
         let more = u32::try_from(more).map_err(|_| Short)?;
-        let more = timeout(self.waits().held, self.held.take(more)).await.map_err(|_| Short)?;
+        let more = timeout(self.wait(), self.held.take(more)).await.map_err(|_| Short)?;
         match &mut share.room {
             Some(room) => room.merge(more),
             none => *none = Some(more),
         }
         Ok(())
     }
-
-    /// Room for a copy of `octets` for SES. A message larger than the whole budget takes all of it,
-    /// so that it goes alone rather than never.
-    pub(super) async fn copy(&self, octets: usize) -> Result<Room, Short> {
-        let units = octets.div_ceil(UNIT).clamp(1, self.calls.size().max(1));
-        let units = u32::try_from(units).map_err(|_| Short)?;
-        timeout(self.waits().call, self.calls.take(units)).await.map_err(|_| Short)
-    }
 }
 
-/// Places for what is held and for the copies, and how long each is waited for.
-fn sizes(limits: &Limits) -> (usize, usize, Waits) {
-    let most = u32::MAX as usize;
-    let held = (limits.memory_bytes / UNIT).min(most);
-    let calls = (limits.call_bytes / UNIT).clamp(1, most);
-    (held, calls, Waits { held: limits.memory_wait, call: limits.call_wait })
+/// Places for what is held.
+fn places(limits: &Limits) -> usize {
+    (limits.memory_bytes / UNIT).min(u32::MAX as usize)
 }
 
 #[cfg(test)]
@@ -121,8 +104,6 @@ mod tests {
             memory_bytes: bytes,
             memory_step: 64 * 1024,
             memory_wait: Duration::ZERO,
-            call_bytes: 1024 * 1024,
-            call_wait: Duration::ZERO,
             ..Limits::default()
         })
     }
@@ -143,17 +124,5 @@ mod tests {
         assert_eq!(memory.cover(&mut one, 64 * 1024 + 1).await, Ok(()));
         drop(one);
         assert_eq!(memory.held.available(), 128);
-    }
-
-    #[tokio::test]
-    async fn a_copy_larger_than_the_budget_goes_alone() {
-        let memory = memory(0);
-        let small = memory.copy(10).await.unwrap();
-        assert_eq!(memory.copy(40 * 1024 * 1024).await.err(), Some(Short));
-        drop(small);
-        let huge = memory.copy(40 * 1024 * 1024).await.unwrap();
-        assert_eq!(memory.copy(10).await.err(), Some(Short));
-        drop(huge);
-        assert!(memory.copy(10).await.is_ok());
     }
 }

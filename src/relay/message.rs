@@ -1,49 +1,39 @@
 //! One message, from the end of its data to its verdict.
 //!
-//! Read the header section, judge, choose the stream, edit, offer to SES, join the outcomes. It runs
-//! in the connection's own task, which does not look at its socket meanwhile: once the data is here,
-//! a client that hangs up changes nothing about what is sent and what is logged. A message of one
-//! call wakes no other task.
+//! Read the header section, judge, choose the stream, edit, hand over. It runs in the connection's
+//! own task, which does not look at its socket meanwhile: once the data is here, a client that hangs
+//! up changes nothing about what is sent and what is logged. A message of one call wakes no other
+//! task.
 //!
 //! Promises: exactly one verdict line a message, even if this panics or is abandoned at the end of
-//! a drain (the [`Record`] writes it when it is dropped without one); a 250 only from SES's own
-//! answers; no call without the stream's configuration set and our tags; the message's octets are
-//! copied once for each call and never otherwise. After an outcome that may pass later no further
-//! call is begun, because the client will send the whole message again: every recipient already
-//! served would get it twice.
-//! What can go wrong: some recipients are served and others deferred. The reply is 4xx, since the
-//! others must not be lost, and the verdict line counts those who will get the message twice.
+//! a drain (the [`Record`] writes it when it is dropped without one); a 250 only from a receipt,
+//! which SES's answer or the outbox makes.
+//! What can go wrong: SES cannot take a message now, and the outbox cannot hold it. The reply is 4xx,
+//! since nobody has it; if some recipients were served already, the verdict line counts those who
+//! will get the message twice.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::task::JoinSet;
-
-use super::alarm::words;
 use super::answer::{Turned, blame_of};
-use super::join::{Joined, go_on_after, join};
-use super::memory::{Share, Short};
+use super::memory::Share;
 use super::trace::Trace;
 use super::{Bounds, Office, wording};
+use crate::dispatch::repeats;
+use crate::dispatch::{Answered, Calls, HandedOver, How, Parcel, Passage, words};
 use crate::journal::{self, Blame};
 use crate::mail::header::{Additions, Edited, HeaderError, HeaderSection, OUR_TAGS, is_our_tag};
-use crate::mail::{
-    ConfigurationSet, Envelope, Login, Mailbox, MessageId, Receipt, ReversePath, SesTenant, SessionId, StreamId, Taken,
-};
+use crate::mail::{Envelope, Login, Mailbox, MessageId, Receipt, ReversePath, SessionId, StreamId, Taken};
+use crate::outbox::{Content, Draft, Manifest};
 use crate::policy::decide;
-use crate::policy::tenant::{FanOut, Stream, Tenant};
+use crate::policy::tenant::{Stream, Tenant};
+use crate::smtp::data::MailOctets;
 use crate::smtp::{Refusal, Reply, reply};
 use crate::store::suppressions;
-use crate::upstream::{CALL_RECIPIENTS, Call, Outcome, Retry, classify};
-
-/// Up to this many octets a message goes to each recipient by a call of its own: exact attribution,
-/// and one bad address spoils nobody (SES Developer Guide, managing sending quotas).
-pub const SINGLE_BYTES: usize = 1024 * 1024;
+use crate::upstream::Outcome;
 
 /// A message whose data has come in whole.
-#[derive(Debug)]
 pub(super) struct Message {
     pub(super) office: Arc<Office>,
     pub(super) bounds: Arc<Bounds>,
@@ -52,26 +42,12 @@ pub(super) struct Message {
     pub(super) secure: bool,
     pub(super) login: Arc<Login>,
     pub(super) envelope: Envelope,
-    pub(super) data: Bytes,
+    pub(super) data: MailOctets,
+    /// What of the data was spilled to a file while it came in.
+    pub(super) draft: Option<Box<dyn Draft>>,
     pub(super) helo: String,
     /// The memory the data is counted in.
     pub(super) share: Share,
-}
-
-/// A message ready for SES.
-#[derive(Debug)]
-struct Shipment {
-    stream: StreamId,
-    configuration_set: ConfigurationSet,
-    ses_tenant: Option<SesTenant>,
-    tags: Vec<(String, String)>,
-    /// What the client asked for and did not get, for the log.
-    notes: Vec<String>,
-    edited: Edited,
-    /// The recipients of each call.
-    calls: Vec<Vec<Mailbox>>,
-    /// How many of them are under way at the same time.
-    calls_at_once: usize,
 }
 
 /// Why a message goes nowhere.
@@ -93,32 +69,35 @@ impl Message {
     async fn accept(mut self) -> Result<Receipt, Refusal> {
         let mut record = Record::open(&self);
         // The last octets came with the end of the data, and a small message in one piece.
-        if self.office.memory.cover(&mut self.share, self.data.len()).await.is_err() {
+        let here = self.data.head.len() + self.data.rest.len();
+        if self.office.memory.cover(&mut self.share, here).await.is_err() {
             return Err(
                 record.refused(Stopped::ours(wording::short_of_memory(), "limits.memory_bytes was used up".into()))
             );
         }
+        let deadline = tokio::time::Instant::now() + self.bounds.limits.data_deadline;
         match self.prepare(&mut record).await {
-            Ok(shipment) => {
-                let (share, shipment) = (self.share, Arc::new(shipment));
-                offer(&shipment, &mut record).await;
-                drop(share);
-                conclude(&shipment, record)
+            Ok((parcel, notes)) => {
+                let handed = Arc::clone(&self.office.means.dispatch).hand_over(parcel, deadline).await;
+                drop(self.share);
+                conclude(handed, record, &notes)
             }
             Err(stopped) => Err(record.refused(stopped)),
         }
     }
 
-    /// Everything before SES: whose the message is, by which stream it goes, what it becomes.
-    async fn prepare(&self, record: &mut Record) -> Result<Shipment, Stopped> {
-        let office = &self.office;
+    /// Everything before SES: whose the message is, by which stream it goes, what it becomes; and
+    /// what the client asked for and does not get.
+    async fn prepare(&mut self, record: &mut Record) -> Result<(Parcel, Vec<String>), Stopped> {
+        let office = Arc::clone(&self.office);
         let tenant = office.tenant_of(&self.login, self.peer).map_err(|Turned { refusal, blame }| Stopped {
             reason: refusal.reply().text(),
             blame,
             refusal,
         })?;
-        let limits = &self.bounds.limits;
-        let section = HeaderSection::scan(self.data.clone(), limits.header).map_err(Stopped::header)?;
+        let bounds = Arc::clone(&self.bounds);
+        let limits = &bounds.limits;
+        let section = HeaderSection::scan(self.data.head.clone(), limits.header).map_err(Stopped::header)?;
         if section.hops() > limits.received_hops {
             return Err(Stopped::looping(section.hops(), limits.received_hops));
         }
@@ -130,18 +109,57 @@ impl Message {
             .map_err(|stop| Stopped::decided(&stop))?;
         record.stream = Some(stream.id.clone());
         let recipients = self.recipients_under(&tenant, stream).await?;
+        let draft = self.whole_draft().await?;
+        let digest = section.message_id().filter(|_| stream.dedupe).map(|message_id| {
+            let tail = draft.as_ref().map(|draft| (draft.checksum().finalize(), draft.len()));
+            repeats::digest(&self.login.credential, &message_id, &self.envelope, &self.data.head, tail)
+        });
         let edited = self.edit(&section, record.id, &recipients);
         let (tags, notes) = tags(&tenant, stream, &self.login, wishes.tags);
-        Ok(Shipment {
-            stream: stream.id.clone(),
+        let now = office.means.clock.now();
+        let mut claims: Vec<Mailbox> = originators.claims.into_iter().map(|(_, mailbox)| mailbox).collect();
+        claims.dedup();
+        let manifest = Manifest {
+            id: record.id,
+            session: self.session,
+            tenant: tenant.id.clone(),
+            stream: Some(stream.id.clone()),
+            credential: self.login.credential.clone(),
+            reverse_path: self.envelope.reverse_path.clone(),
+            recipients,
+            claims,
+            tags,
+            created: now,
+            expires: now.plus(limits.ages.of(stream)),
+            digest,
+        };
+        let passage = Passage {
             configuration_set: stream.configuration_set.clone(),
             ses_tenant: tenant.ses_tenant.clone(),
-            tags,
-            notes,
-            calls: spread(recipients, stream.fan_out, edited.len()),
-            calls_at_once: limits.calls_per_message.max(1),
-            edited,
-        })
+            fan_out: stream.fan_out,
+            kind: stream.kind,
+            handoff: stream.handoff,
+        };
+        let content = Content { first: edited.segments, draft };
+        let under_way = Arc::clone(&record.under_way);
+        record.recipients_offered = manifest.recipients.clone();
+        Ok((Parcel { manifest, content, passage, under_way }, notes))
+    }
+
+    /// The file with all that was spilled, the end of the data among it.
+    async fn whole_draft(&mut self) -> Result<Option<Arc<dyn Draft>>, Stopped> {
+        if self.data.spilled == 0 {
+            return Ok(None);
+        }
+        let lost = || Stopped::ours(wording::fault(), "what was spilled to a file is not there".into());
+        let mut draft = self.draft.take().filter(|draft| draft.len() == self.data.spilled).ok_or_else(lost)?;
+        let written = draft.append(std::mem::take(&mut self.data.rest)).await;
+        if let Err(error) = &written {
+            self.office.means.dispatch.outbox().note(&written);
+            return Err(Stopped::ours(wording::short_of_disk(), error.to_string()));
+        }
+        self.share.shrink(self.data.head.len());
+        Ok(Some(Arc::from(draft)))
     }
 
     /// The recipients that the chosen stream may have: what RCPT could not know, because the
@@ -220,101 +238,45 @@ fn tags(
     (tags, notes)
 }
 
-/// The recipients of each call.
-fn spread(recipients: Vec<Mailbox>, fan_out: FanOut, bytes: usize) -> Vec<Vec<Mailbox>> {
-    let most = match fan_out {
-        FanOut::Single if bytes <= SINGLE_BYTES => 1,
-        FanOut::Single | FanOut::Batch => CALL_RECIPIENTS,
-    };
-    recipients.chunks(most).map(<[Mailbox]>::to_vec).collect()
-}
-
-/// Makes the calls: the first alone, to learn cheaply of what stops all of them, then
-/// `limits.calls_per_message` at a time.
-async fn offer(shipment: &Arc<Shipment>, record: &mut Record) {
-    let office = Arc::clone(&record.office);
-    record.offered(shipment.calls.len());
-    if shipment.calls.len() == 1 {
-        record.begun(0);
-        let (at, outcome) = call(office, Arc::clone(shipment), 0).await;
-        record.answered(shipment, at, outcome);
-        return;
-    }
-    let mut under_way = JoinSet::new();
-    let mut begun = 0;
-    let mut width = 1;
-    let mut going_on = true;
-    loop {
-        while going_on && begun < shipment.calls.len() && under_way.len() < width {
-            under_way.spawn(call(Arc::clone(&office), Arc::clone(shipment), begun));
-            record.begun(begun);
-            begun += 1;
-        }
-        match under_way.join_next().await {
-            Some(Ok((at, outcome))) => {
-                going_on &= go_on_after(&outcome);
-                record.answered(shipment, at, outcome);
-            }
-            // A call that panicked has no outcome; the record knows it as unknown.
-            Some(Err(_)) => going_on = false,
-            None => return,
-        }
-        width = shipment.calls_at_once;
-    }
-}
-
-async fn call(office: Arc<Office>, shipment: Arc<Shipment>, at: usize) -> (usize, Outcome) {
-    let room = match office.memory.copy(shipment.edited.len()).await {
-        Ok(room) => room,
-        Err(Short) => {
-            let why = "limits.call_bytes was used up for longer than limits.call_wait_seconds".to_owned();
-            return (at, Outcome::Retry(Retry::Busy, why));
-        }
-    };
-    let call = Call {
-        raw: shipment.edited.to_vec(),
-        recipients: shipment.calls.get(at).cloned().unwrap_or_default(),
-        configuration_set: shipment.configuration_set.clone(),
-        tags: shipment.tags.clone(),
-        ses_tenant: shipment.ses_tenant.clone(),
-    };
-    let outcome = office.means.mailer.send(call).await;
-    drop(room);
-    (at, outcome)
-}
-
-/// From the outcomes to the reply, the lines and the verdict.
-fn conclude(shipment: &Shipment, mut record: Record) -> Result<Receipt, Refusal> {
-    let outcomes = record.outcomes();
-    let joined = join(&outcomes);
-    let outcome = |at: usize| outcomes.get(at);
-    if shipment.calls.len() > 1 {
-        for (at, recipients) in shipment.calls.iter().enumerate() {
-            if let Some(Outcome::Sent(taken)) = outcome(at) {
-                record.recipients_relayed(&shipment.stream, recipients, taken);
-            }
-        }
-    }
-    match joined {
-        Joined::Taken { refused, .. } => {
-            for (at, recipients) in refused.iter().filter_map(|at| Some((*at, shipment.calls.get(*at)?))) {
-                for recipient in recipients {
-                    record.recipient_refused(&shipment.stream, recipient, outcome(at).map_or("", words));
+/// From the hand-over to the reply, the lines and the verdict.
+fn conclude(handed: HandedOver, mut record: Record, notes: &[String]) -> Result<Receipt, Refusal> {
+    record.note(&handed);
+    let several = handed.answers.len() > 1;
+    for Answered { recipients, outcome } in &handed.answers {
+        let mailboxes = record.mailboxes(recipients);
+        match outcome {
+            Outcome::Sent(taken) if several => record.recipients_relayed(&mailboxes, taken),
+            Outcome::Refused(..) if !matches!(handed.how, How::Refused(_)) => {
+                for mailbox in &mailboxes {
+                    record.recipient_refused(mailbox, words(outcome));
                 }
             }
-            match record.receipt(shipment.calls.len()) {
-                Some(receipt) => {
-                    record.relayed(&receipt, &shipment.notes);
-                    Ok(receipt)
-                }
-                None => Err(record.refused(Stopped::ours(wording::fault(), "taken without an id".into()))),
-            }
+            Outcome::Sent(_)
+            | Outcome::Refused(..)
+            | Outcome::Retry(..)
+            | Outcome::Paused(..)
+            | Outcome::Unknown(_) => {}
         }
-        Joined::Refused { why } | Joined::Deferred { why, .. } => match outcome(why) {
-            Some(outcome) => Err(record.refused(Stopped::upstream(outcome))),
-            None => Err(record.refused(Stopped::ours(wording::fault(), "no outcome".into()))),
-        },
-        Joined::Nothing => Err(record.refused(Stopped::ours(wording::fault(), "there was no call to make".into()))),
+    }
+    match handed.how {
+        How::Relayed(receipt) => {
+            record.relayed(&receipt, notes);
+            Ok(receipt)
+        }
+        How::Held { receipt, cause, words } => {
+            record.queued(&receipt, cause.word(), &words, notes);
+            Ok(receipt)
+        }
+        How::Repeated { first, receipt } => {
+            record.repeated(&receipt, first);
+            Ok(receipt)
+        }
+        How::Refused(outcome) => Err(record.refused(Stopped::upstream(&outcome))),
+        How::Deferred { cause, words, error } => {
+            let refusal = wording::not_held(cause, &error);
+            let reason = if words.is_empty() { format!("{cause:?}: {error}") } else { format!("{words}; {error}") };
+            Err(record.refused(Stopped::ours(refusal, reason)))
+        }
     }
 }
 
@@ -340,11 +302,10 @@ impl Stopped {
     fn upstream(outcome: &Outcome) -> Self {
         let blame = match outcome {
             Outcome::Refused(..) => Blame::Client,
-            Outcome::Retry(Retry::Busy, _) => Blame::Us,
-            Outcome::Retry(..) | Outcome::Paused(..) if classify::cure(outcome).is_some() => Blame::Us,
-            Outcome::Retry(..) | Outcome::Paused(..) | Outcome::Unknown(_) | Outcome::Sent(_) => Blame::Upstream,
+            // No refusal of SES's: a fault of ours that it came here.
+            Outcome::Retry(..) | Outcome::Paused(..) | Outcome::Unknown(_) | Outcome::Sent(_) => Blame::Us,
         };
-        let refusal = wording::outcome(outcome).err().unwrap_or_else(wording::fault);
+        let refusal = wording::refused(outcome);
         Self { refusal, reason: words(outcome).to_owned(), blame }
     }
 }
@@ -362,20 +323,15 @@ struct Record {
     recipients: Vec<Mailbox>,
     bytes: usize,
     began: Instant,
-    /// When the first call began and the last one was answered.
-    calls_began: Option<Instant>,
-    calls_ended: Option<Instant>,
-    calls: Vec<Progress>,
+    /// The recipients that were offered to SES.
+    recipients_offered: Vec<Mailbox>,
+    /// Calls under way.
+    under_way: Arc<Calls>,
+    /// Time at SES.
+    ses: Duration,
     taken: Vec<Taken>,
     sent: usize,
     written: bool,
-}
-
-/// How far a call has come.
-enum Progress {
-    NotBegun,
-    UnderWay,
-    Answered(Outcome),
 }
 
 impl Record {
@@ -390,80 +346,56 @@ impl Record {
             stream: None,
             from: message.envelope.reverse_path.clone(),
             recipients: message.envelope.forward_paths.clone(),
-            bytes: message.data.len(),
+            bytes: usize::try_from(message.data.len()).unwrap_or(usize::MAX),
             began: means.clock.instant(),
-            calls_began: None,
-            calls_ended: None,
-            calls: Vec::new(),
+            recipients_offered: Vec::new(),
+            under_way: Arc::default(),
+            ses: Duration::ZERO,
             taken: Vec::new(),
             sent: 0,
             written: false,
         }
     }
 
-    fn offered(&mut self, calls: usize) {
-        self.calls = std::iter::repeat_with(|| Progress::NotBegun).take(calls).collect();
-        self.calls_began = Some(self.office.means.clock.instant());
+    /// Notes what the hand-over brought.
+    fn note(&mut self, handed: &HandedOver) {
+        self.taken = handed.taken();
+        self.sent = handed.sent();
+        self.ses = handed.ses;
     }
 
-    fn begun(&mut self, at: usize) {
-        if let Some(call) = self.calls.get_mut(at) {
-            *call = Progress::UnderWay;
+    fn mailboxes(&self, places: &[usize]) -> Vec<Mailbox> {
+        places.iter().filter_map(|at| self.recipients_offered.get(*at).cloned()).collect()
+    }
+
+    fn recipients_relayed(&self, recipients: &[Mailbox], taken: &Taken) {
+        if let Some(stream) = &self.stream {
+            journal::recipient_relayed(self.session, self.id, &self.login, stream, recipients, taken.ses_id());
         }
     }
 
-    /// Notes an outcome where it counts: tally and alarms. The mailer has counted its call.
-    fn answered(&mut self, shipment: &Shipment, at: usize, outcome: Outcome) {
-        let means = &self.office.means;
-        let now = means.clock.instant();
-        self.office.alarms.consider(&self.login.tenant, &shipment.stream, &outcome, now);
-        self.calls_ended = Some(now);
-        if let Outcome::Sent(taken) = &outcome {
-            let recipients = shipment.calls.get(at).map_or(0, Vec::len);
-            let hour = means.clock.now().hour();
-            means.tally.accepted(
-                &self.login.tenant,
-                &shipment.stream,
-                hour,
-                u64::try_from(recipients).unwrap_or(u64::MAX),
-            );
-            self.taken.push(taken.clone());
-            self.sent += recipients;
+    fn recipient_refused(&self, recipient: &Mailbox, reason: &str) {
+        if let Some(stream) = &self.stream {
+            journal::recipient_refused(self.session, self.id, &self.login, stream, recipient, reason);
         }
-        if let Some(call) = self.calls.get_mut(at) {
-            *call = Progress::Answered(outcome);
-        }
-    }
-
-    /// The outcome of every call, made or not.
-    fn outcomes(&mut self) -> Vec<Outcome> {
-        let outcome = |call| match call {
-            Progress::Answered(outcome) => outcome,
-            Progress::UnderWay => Outcome::Unknown("the call ended without an outcome".into()),
-            Progress::NotBegun => Outcome::Retry(Retry::Busy, "not offered after another call was deferred".into()),
-        };
-        std::mem::take(&mut self.calls).into_iter().map(outcome).collect()
-    }
-
-    fn receipt(&self, calls: usize) -> Option<Receipt> {
-        match self.taken.as_slice() {
-            [taken] if calls == 1 => Some(Receipt::one(taken.clone())),
-            taken => Receipt::several(self.id, taken, self.sent),
-        }
-    }
-
-    fn recipients_relayed(&self, stream: &StreamId, recipients: &[Mailbox], taken: &Taken) {
-        journal::recipient_relayed(self.session, self.id, &self.login, stream, recipients, taken.ses_id());
-    }
-
-    fn recipient_refused(&self, stream: &StreamId, recipient: &Mailbox, reason: &str) {
-        journal::recipient_refused(self.session, self.id, &self.login, stream, recipient, reason);
     }
 
     fn relayed(mut self, receipt: &Receipt, notes: &[String]) {
         let reply = reply::message_accepted(receipt);
         self.written = true;
         journal::message_relayed(&self.verdict(&reply), &self.ses_ids(), self.sent, notes);
+    }
+
+    fn queued(mut self, receipt: &Receipt, cause: &'static str, reason: &str, notes: &[String]) {
+        let reply = reply::message_accepted(receipt);
+        self.written = true;
+        journal::message_queued(&self.verdict(&reply), cause, reason, &self.ses_ids(), self.sent, notes);
+    }
+
+    fn repeated(mut self, receipt: &Receipt, first: MessageId) {
+        let reply = reply::message_accepted(receipt);
+        self.written = true;
+        journal::message_repeated(&self.verdict(&reply), first, receipt.is_held());
     }
 
     fn refused(mut self, stopped: Stopped) -> Refusal {
@@ -482,7 +414,6 @@ impl Record {
     }
 
     fn verdict<'a>(&'a self, reply: &'a Reply) -> journal::Verdict<'a> {
-        let ended = self.calls_ended.or(self.calls_began);
         journal::Verdict {
             session: self.session,
             message: self.id,
@@ -493,10 +424,7 @@ impl Record {
             recipients: &self.recipients,
             bytes: self.bytes,
             reply,
-            ses: match (self.calls_began, ended) {
-                (Some(began), Some(ended)) => ended.saturating_duration_since(began),
-                (None, _) | (_, None) => Duration::ZERO,
-            },
+            ses: self.ses,
             total: self.office.means.clock.instant().saturating_duration_since(self.began),
         }
     }
@@ -507,38 +435,12 @@ impl Drop for Record {
         if self.written {
             return;
         }
-        let open = self.calls.iter().filter(|call| matches!(call, Progress::UnderWay)).count();
+        let open = self.under_way.count();
         let what = if std::thread::panicking() { "a fault of ours" } else { "abandoned at the end of the drain" };
         let reason = match open {
             0 => what.to_owned(),
             open => format!("{what}; {open} calls were under way, and Amazon SES may have taken them"),
         };
         self.write_refused(&Stopped::ours(wording::abandoned(), reason));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mailboxes(n: usize) -> Vec<Mailbox> {
-        (0..n).map(|n| Mailbox::parse(format!("r{n}@example.com").as_bytes()).unwrap()).collect()
-    }
-
-    #[test]
-    fn recipients_are_spread_over_calls() {
-        let table = [
-            (1, FanOut::Single, 100, vec![1]),
-            (3, FanOut::Single, SINGLE_BYTES, vec![1, 1, 1]),
-            (3, FanOut::Single, SINGLE_BYTES + 1, vec![3]),
-            (51, FanOut::Single, SINGLE_BYTES + 1, vec![50, 1]),
-            (120, FanOut::Batch, 100, vec![50, 50, 20]),
-            (0, FanOut::Batch, 100, vec![]),
-        ];
-        for (recipients, fan_out, bytes, expected) in table {
-            let calls = spread(mailboxes(recipients), fan_out, bytes);
-            assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), expected);
-            assert_eq!(calls.concat(), mailboxes(recipients), "nobody is lost, doubled or moved");
-        }
     }
 }

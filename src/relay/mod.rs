@@ -13,16 +13,14 @@
 //! up to [`ACCEPT_PAUSE`], and goes on.
 //!
 //! The drain: listeners close, sessions hear 421 as soon as no transaction is under way, messages
-//! are finished. What is not finished within `limits.drain_seconds` is abandoned and counted: each
+//! are finished; those that still wait for SES [`HOLD_TIME`] before the end are held. What is not
+//! finished within `limits.drain_seconds` is abandoned and counted: each
 //! message gets its verdict line and each client, if it listens, its 451; `limits.linger_seconds`
 //! later the connections that are left are cut.
 
 pub mod admission;
-mod alarm;
 mod answer;
-mod budget;
 mod connection;
-pub mod join;
 mod login;
 mod memory;
 mod message;
@@ -44,22 +42,23 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dispatch::Dispatch;
+use crate::dispatch::budget;
 use crate::journal;
 use crate::mail::header::HeaderLimits;
+use crate::policy::tenant::{Stream, StreamKind};
 use crate::secret::Random;
 use crate::smtp::{Session, Terms};
 use crate::store::Store;
 use crate::store::directory::Current;
-use crate::store::tally::Tally;
 use crate::time::Clock;
-use crate::upstream::Mailer;
 use crate::wire::Acceptor;
 use admission::{Place, Tally as Places};
 
-pub use message::SINGLE_BYTES;
-
 /// Connections that wait in the kernel until they are accepted.
 const BACKLOG: i32 = 1024;
+/// How long before the end of a drain messages that wait for SES are held.
+pub const HOLD_TIME: Duration = Duration::from_secs(5);
 /// Longest pause after a failed accept.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -71,16 +70,14 @@ pub struct Means {
     pub store_available: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Tenants and credentials of the moment.
     pub directory: Current,
-    /// SES.
-    pub mailer: Arc<dyn Mailer>,
+    /// Who takes messages over.
+    pub dispatch: Arc<Dispatch>,
     /// TLS; `None` only where no listener has any.
     pub acceptor: Option<Arc<dyn Acceptor>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Randomness for ids and the credential cache's key.
     pub random: Arc<dyn Random>,
-    /// Where accepted recipients are counted.
-    pub tally: Arc<Tally>,
 }
 
 impl std::fmt::Debug for Means {
@@ -180,6 +177,34 @@ pub struct Limits {
     pub header: HeaderLimits,
     /// How long a drain waits for what is under way.
     pub drain_time: Duration,
+    /// From the end of a message's data to its reply; where SES has not answered by then, the
+    /// message is held.
+    pub data_deadline: Duration,
+    /// How long a held message is tried, by kind of stream.
+    pub ages: Ages,
+}
+
+/// How long held messages are tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ages {
+    /// Transactional mail.
+    pub transactional: Duration,
+    /// Bulk mail.
+    pub bulk: Duration,
+    /// Campaigns.
+    pub marketing: Duration,
+}
+
+impl Ages {
+    /// How long mail of `stream` is tried.
+    fn of(&self, stream: &Stream) -> Duration {
+        match (stream.max_age_hours, stream.kind) {
+            (Some(hours), _) => Duration::from_secs(u64::from(hours) * 3600),
+            (None, StreamKind::Transactional) => self.transactional,
+            (None, StreamKind::Bulk) => self.bulk,
+            (None, StreamKind::Marketing) => self.marketing,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -207,6 +232,12 @@ impl Default for Limits {
             received_hops: 50,
             header: HeaderLimits { bytes: 256 * 1024, fields: 1000, line: 998 },
             drain_time: Duration::from_secs(20),
+            data_deadline: Duration::from_secs(25),
+            ages: Ages {
+                transactional: Duration::from_secs(48 * 3600),
+                bulk: Duration::from_secs(24 * 3600),
+                marketing: Duration::from_secs(24 * 3600),
+            },
         }
     }
 }
@@ -226,7 +257,6 @@ struct Office {
     gate: admission::Gate,
     memory: memory::Memory,
     verifier: login::Verifier,
-    alarms: alarm::Alarms,
     handshakes: Arc<budget::Budget>,
     /// Conversations under way.
     sessions: AtomicUsize,
@@ -271,6 +301,11 @@ impl Bounds {
         Self { limits, starttls: of(Tls::Starttls), implicit: of(Tls::Implicit), none: of(Tls::None) }
     }
 
+    /// Octets of a message that stay in memory when it is spilled.
+    fn head_bytes(&self) -> usize {
+        self.none.head_bytes
+    }
+
     fn terms(&self, tls: Tls) -> Arc<Terms> {
         Arc::clone(match tls {
             Tls::Starttls => &self.starttls,
@@ -297,6 +332,7 @@ impl Handle {
         let office = &self.0;
         office.gate.resize(&limits);
         office.memory.resize(&limits);
+        office.means.dispatch.resize(limits.call_bytes, limits.call_wait, limits.calls_per_message);
         office.verifier.resize(&limits);
         office.handshakes.resize(limits.handshakes);
         let terms = Terms { hostname: office.hostname.clone(), ..terms };
@@ -331,7 +367,6 @@ impl Relay {
             gate: admission::Gate::new(&limits),
             memory: memory::Memory::new(&limits),
             verifier: login::Verifier::new(&limits, &*means.random),
-            alarms: alarm::Alarms::default(),
             handshakes: budget::Budget::new(limits.handshakes),
             sessions: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
@@ -371,7 +406,13 @@ impl Relay {
         journal::drain_started(office.sessions.load(Ordering::Relaxed));
         office.tasks.close();
         let limits = office.bounds.load().limits.clone();
-        if timeout(limits.drain_time, office.tasks.wait()).await.is_ok() {
+        // Who still waits for SES a little before the end is held, so that its client hears 250.
+        let patience = limits.drain_time.saturating_sub(HOLD_TIME.min(limits.drain_time / 2));
+        if timeout(patience, office.tasks.wait()).await.is_ok() {
+            return 0;
+        }
+        office.means.dispatch.hurry();
+        if timeout(limits.drain_time - patience, office.tasks.wait()).await.is_ok() {
             return 0;
         }
         let abandoned = office.sessions.load(Ordering::Relaxed);

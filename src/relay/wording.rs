@@ -5,13 +5,13 @@
 //! a client, an operator or SES put into it. What a fault of the operator's or ours is about stays
 //! in the log: SES's words there name roles and account numbers.
 
-use crate::mail::Taken;
 use crate::mail::header::HeaderError;
+use crate::outbox::{Cause, HoldError, SpoolError};
 use crate::policy::decide::{Reason, Stop};
 use crate::policy::tenant::{Pause, SuppressionReason};
 use crate::smtp::Refusal;
 use crate::time::Timestamp;
-use crate::upstream::{Outcome, Paused, Refused, Retry};
+use crate::upstream::{Outcome, Refused};
 
 /// Most characters of a client's name, stream or tag that are said back.
 const QUOTED: usize = 64;
@@ -117,43 +117,58 @@ pub fn looping(most: usize) -> Refusal {
     Refusal::permanent(554, (4, 6), format!("more than {most} Received fields: the message goes round in circles"))
 }
 
-/// SES's answer: what it took, or what the client hears while nothing holds the message for it.
-pub fn outcome(outcome: &Outcome) -> Result<&Taken, Refusal> {
+/// SES's refusal for good. Any other outcome is none, and a fault of ours.
+pub fn refused(outcome: &Outcome) -> Refusal {
     match outcome {
-        Outcome::Sent(taken) => Ok(taken),
-        Outcome::Retry(retry, _) => Err(later(*retry)),
-        Outcome::Refused(refused, words) => Err(never(*refused, words)),
-        Outcome::Paused(paused, _) => Err(halted(*paused)),
-        Outcome::Unknown(_) => Err(Refusal::temporary(
-            451,
-            (4, 2),
-            "Amazon SES did not answer and may have the message; sent again, it may arrive twice",
-        )),
+        Outcome::Refused(refused, words) => never(*refused, words),
+        Outcome::Sent(_) | Outcome::Retry(..) | Outcome::Paused(..) | Outcome::Unknown(_) => fault(),
     }
 }
 
-fn later(retry: Retry) -> Refusal {
-    let (detail, text) = match retry {
-        Retry::Throttled => (2, "the sending rate of this relay at Amazon SES is used up; try again in a minute"),
-        Retry::DailyQuota => (2, "the daily quota of this relay at Amazon SES is used up; try again in an hour"),
-        Retry::Service => (0, "Amazon SES has a fault of its own; try again later"),
-        Retry::Network => (0, "Amazon SES cannot be reached; try again later"),
-        Retry::Credentials => (5, "this relay cannot log in to Amazon SES; its operator has to mend that"),
-        Retry::AccessDenied => (5, "this relay may not send by Amazon SES; its operator has to mend that"),
-        Retry::ConfigurationSetMissing => {
-            (5, "the configuration set of this stream is not there at Amazon SES; the operator has to mend that")
+/// 452 4.3.1 or 451 4.3.0: the message cannot leave now, and cannot be held.
+pub fn not_held(cause: Cause, error: &HoldError) -> Refusal {
+    let (why, lack) = (waiting(cause), lacking(error));
+    let text = format!("{why}, and {lack}; try again later");
+    if error.is_room() { Refusal::temporary(452, (3, 1), text) } else { Refusal::temporary(451, (3, 0), text) }
+}
+
+fn waiting(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Throttled => "the sending rate of this relay at Amazon SES is exceeded",
+        Cause::DailyQuota => "the daily quota of this relay at Amazon SES is used up",
+        Cause::Service => "Amazon SES has a fault of its own",
+        Cause::Network => "Amazon SES cannot be reached",
+        Cause::Credentials => "this relay cannot log in to Amazon SES",
+        Cause::AccessDenied => "this relay may not send by Amazon SES",
+        Cause::SetMissing => "the configuration set of this stream is not there at Amazon SES",
+        Cause::TenantMissing => "this tenant is not there at Amazon SES",
+        Cause::NotAssociated => "identity or configuration set are not this tenant's at Amazon SES",
+        Cause::MailFromDomain => "the MX record of the custom MAIL FROM domain is broken",
+        Cause::Busy => "this relay has as much under way to Amazon SES as it may",
+        Cause::Unrecognised => "Amazon SES gave an answer this relay does not know",
+        Cause::AccountPaused => "Amazon SES has paused the account of this relay",
+        Cause::AccountSuspended => "Amazon SES has suspended the account of this relay",
+        Cause::SetPaused => "Amazon SES has paused the configuration set of this stream",
+        Cause::Unknown => "Amazon SES did not answer and may have the message, so that sent again it may arrive twice",
+        Cause::Handoff => "the mail of this stream is held before it is sent",
+        Cause::Backlog => "other mail of this stream waits before it",
+        Cause::Rate => "the sending rate of this relay is used up",
+        Cause::Deadline => "Amazon SES has not answered in time",
+        Cause::Drain => "this relay is shutting down",
+        Cause::Standing => "the mail of this stream is held",
+        Cause::Damaged => "the message cannot be read",
+    }
+}
+
+fn lacking(error: &HoldError) -> String {
+    match error {
+        HoldError::Past(past) => format!("this relay holds as much mail as it may ({past})"),
+        HoldError::Reserve { .. } | HoldError::Spool(SpoolError::Full(_)) => {
+            "the disk of this relay has no room to hold it".into()
         }
-        Retry::TenantMissing => (5, "this tenant is not there at Amazon SES; the operator has to mend that"),
-        Retry::NotAssociated => {
-            (5, "identity or configuration set are not this tenant's at Amazon SES; the operator has to mend that")
-        }
-        Retry::MailFromDomain => {
-            (5, "the MX record of the custom MAIL FROM domain is broken; its owner has to mend it")
-        }
-        Retry::Busy => (2, "this relay has as much under way to Amazon SES as it may; try again in a minute"),
-        Retry::Unrecognised => (0, "Amazon SES gave an answer this relay does not know; try again later"),
-    };
-    Refusal::temporary(451, (3, detail), text)
+        HoldError::Spool(SpoolError::Io(_) | SpoolError::Missing) => "the disk of this relay does not hold it".into(),
+        HoldError::Store(_) => "the store of this relay does not hold it".into(),
+    }
 }
 
 fn never(refused: Refused, words: &str) -> Refusal {
@@ -164,22 +179,6 @@ fn never(refused: Refused, words: &str) -> Refusal {
         Refused::TooLarge => {
             Refusal::permanent(552, (3, 4), format!("the message is too large for Amazon SES: {words}"))
         }
-    }
-}
-
-fn halted(paused: Paused) -> Refusal {
-    match paused {
-        Paused::Account => {
-            Refusal::temporary(451, (3, 2), "Amazon SES has paused the account of this relay; try again later")
-        }
-        Paused::AccountSuspended => {
-            Refusal::temporary(451, (3, 2), "Amazon SES has suspended the account of this relay; try again later")
-        }
-        Paused::ConfigurationSet => Refusal::temporary(
-            451,
-            (7, 1),
-            "Amazon SES has paused the configuration set of this stream; try again later",
-        ),
     }
 }
 
@@ -213,6 +212,11 @@ pub fn short_of_memory() -> Refusal {
     Refusal::temporary(452, (3, 1), "This relay is short of memory; try again later")
 }
 
+/// 452: there is no room on the disk for what is spilled to it.
+pub fn short_of_disk() -> Refusal {
+    Refusal::temporary(452, (3, 1), "This relay is short of disk space; try again later")
+}
+
 /// 451: the drain came to its end first.
 pub fn abandoned() -> Refusal {
     Refusal::temporary(451, (3, 2), "This relay shut down before Amazon SES had answered; try again later")
@@ -236,6 +240,8 @@ mod tests {
 
     use super::*;
     use crate::mail::{Mailbox, StreamId};
+    use crate::outbox::Past;
+    use crate::store::CommitError;
 
     const DAY: Timestamp = Timestamp::from_millis(1_777_626_902_418);
 
@@ -328,6 +334,7 @@ mod tests {
         assert_told(&too_many_of_tenant(), "421 4.7.0", "limits.connections_per_tenant");
         assert_told(&fault(), "451 4.3.0", "fault of its own");
         assert_told(&short_of_memory(), "452 4.3.1", "memory");
+        assert_told(&short_of_disk(), "452 4.3.1", "disk");
         assert_told(&abandoned(), "451 4.3.2", "shut down");
     }
 
@@ -356,24 +363,9 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_of_ses_has_its_words() {
-        let secret = "arn:aws:iam::123456789012:role/relay";
-        let retry = |retry| Outcome::Retry(retry, secret.into());
+    fn every_refusal_of_ses_has_its_words() {
         let refused = |refused, words: &str| Outcome::Refused(refused, words.into());
-        let paused = |paused| Outcome::Paused(paused, secret.into());
         let cases = [
-            (retry(Retry::Throttled), "451 4.3.2", "sending rate"),
-            (retry(Retry::DailyQuota), "451 4.3.2", "daily quota"),
-            (retry(Retry::Service), "451 4.3.0", "fault of its own"),
-            (retry(Retry::Network), "451 4.3.0", "cannot be reached"),
-            (retry(Retry::Credentials), "451 4.3.5", "cannot log in"),
-            (retry(Retry::AccessDenied), "451 4.3.5", "may not send"),
-            (retry(Retry::ConfigurationSetMissing), "451 4.3.5", "configuration set of this stream is not there"),
-            (retry(Retry::TenantMissing), "451 4.3.5", "tenant is not there"),
-            (retry(Retry::NotAssociated), "451 4.3.5", "are not this tenant's"),
-            (retry(Retry::MailFromDomain), "451 4.3.5", "MX record"),
-            (retry(Retry::Busy), "451 4.3.2", "under way"),
-            (retry(Retry::Unrecognised), "451 4.3.0", "does not know"),
             (
                 refused(Refused::Content, "Duplicate header 'X'.\r\né"),
                 "554 5.6.0",
@@ -385,20 +377,34 @@ mod tests {
                 "not verified: a@b.example",
             ),
             (refused(Refused::TooLarge, &"long ".repeat(500)), "552 5.3.4", "too large for Amazon SES: long long"),
-            (paused(Paused::Account), "451 4.3.2", "has paused the account"),
-            (paused(Paused::AccountSuspended), "451 4.3.2", "has suspended the account"),
-            (paused(Paused::ConfigurationSet), "451 4.7.1", "has paused the configuration set"),
-            (Outcome::Unknown(secret.into()), "451 4.4.2", "may arrive twice"),
+        ];
+        for (outcome, expected, part) in &cases {
+            assert_told(&super::refused(outcome), expected, part);
+        }
+        // What is no refusal never reads as one for good.
+        assert_told(&super::refused(&Outcome::Unknown("x".into())), "451 4.3.0", "fault of its own");
+    }
+
+    #[test]
+    fn what_cannot_be_held_hears_why_it_waits_and_what_lacks() {
+        let errors = [
+            (HoldError::Past(Past::Messages), "452 4.3.1", "(outbox.messages)"),
+            (HoldError::Past(Past::MessagesOfTenant), "452 4.3.1", "(outbox.messages_per_tenant)"),
+            (HoldError::Past(Past::BytesOfTenant), "452 4.3.1", "(outbox.bytes_per_tenant)"),
+            (HoldError::Reserve { free: 1, reserve: 2 }, "452 4.3.1", "no room"),
+            (HoldError::Spool(SpoolError::Full("ENOSPC".into())), "452 4.3.1", "no room"),
+            (HoldError::Spool(SpoolError::Io("EIO at /secret".into())), "451 4.3.0", "disk"),
+            (HoldError::Store(CommitError::Unavailable("arn:x".into())), "451 4.3.0", "store"),
         ];
         let mut texts = HashSet::new();
-        for (answer, expected, part) in &cases {
-            let refusal = outcome(answer).unwrap_err();
-            assert_told(&refusal, expected, part);
-            assert!(!spelled(&refusal).contains("arn:"), "the operator's own");
-            assert!(texts.insert(refusal.reply().text()), "each has its own words");
+        for cause in Cause::ALL {
+            for (error, expected, part) in &errors {
+                let refusal = not_held(cause, error);
+                assert_told(&refusal, expected, part);
+                let text = refusal.reply().text();
+                assert!(!text.contains("arn:") && !text.contains("secret"), "the operator's own: {text}");
+            }
+            assert!(texts.insert(not_held(cause, &errors[0].0).reply().text()), "each has its own words: {cause:?}");
         }
-        assert_eq!(cases.len(), 12 + 3 + 3 + 1);
-        let taken = Taken::by_ses("0100".into());
-        assert_eq!(outcome(&Outcome::Sent(taken.clone())), Ok(&taken));
     }
 }

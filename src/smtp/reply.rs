@@ -150,6 +150,10 @@ fn wrapped(text: &str) -> Vec<String> {
 pub fn greeting(hostname: &str) -> Reply {
     Reply::plain(220, &format!("{hostname} ESMTP Bulkhead"))
 }
+/// 220 with a note on what does not work at the moment.
+pub fn greeting_with(hostname: &str, note: &str) -> Reply {
+    Reply::plain(220, &format!("{hostname} ESMTP Bulkhead ({note})"))
+}
 /// 250 to EHLO, a line for each extension.
 pub fn extensions(lines: Vec<String>) -> Reply {
     Reply { code: 250, enhanced: None, lines: lines.iter().flat_map(|line| wrapped(line)).collect() }

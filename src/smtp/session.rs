@@ -257,6 +257,14 @@ impl Session {
         Self::starting(terms, Phase::Listening(Listening::Unnamed), greeting, secure, Some(now))
     }
 
+    /// Says in the greeting, which must not have been written yet, what a client's operator may want
+    /// to know.
+    pub fn note_in_greeting(&mut self, note: &str) {
+        if let (Some(greeting), Phase::Listening(Listening::Unnamed)) = (self.collected.first_mut(), &self.phase) {
+            *greeting = reply::greeting_with(&self.terms.hostname, note);
+        }
+    }
+
     /// A conversation that is refused at the greeting (admission): writes `refusal`, closes.
     pub fn refused(refusal: Refusal) -> Self {
         Self::starting(Arc::new(Terms::none()), Phase::Over(Ending::Ours), refusal.into_reply(), false, None)

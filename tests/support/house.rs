@@ -18,10 +18,13 @@ use base64::Engine as _;
 use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::ses::{self, Credentials, SesMailer, sdk_config};
 use bulkhead::adapters::sled::SledStore;
+use bulkhead::adapters::spool::{self, FileSpool};
 use bulkhead::adapters::sqs::SqsNotices;
 use bulkhead::adapters::tls::{CaPem, Certificates, self_signed};
+use bulkhead::dispatch::{self, Dispatch};
 use bulkhead::ingest::{self, Ingest};
 use bulkhead::mail::{Mailbox, StreamId, TenantId};
+use bulkhead::outbox::{self, Outbox};
 use bulkhead::policy::tenant::{FanOut, Pause, SenderPattern, Suppression, SuppressionReason, Tenant};
 use bulkhead::relay::{Limits, Listener, Means, Options, Relay, Tls};
 use bulkhead::sandbox::fault::Faults;
@@ -34,9 +37,10 @@ use bulkhead::store::credential::Credential;
 use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::suppressions;
 use bulkhead::store::tally::Tally;
+use bulkhead::time::Clock as _;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::{Client, clients_of, code, credential, hash, journal, limits, long_ago, tenant, terms};
+use crate::support::{Client, bounds, clients_of, code, credential, hash, journal, limits, long_ago, tenant, terms};
 
 /// bravo's secret; acme's is another.
 pub const SECRET: &str = "bh_bravo-knows-this-one";
@@ -62,6 +66,7 @@ pub struct Plan {
     pub terms: Terms,
     pub limits: Limits,
     pub mailer: ses::Options,
+    pub dispatch: dispatch::Options,
     /// The names of the two tenants.
     pub names: [String; 2],
 }
@@ -73,6 +78,7 @@ impl Plan {
             terms: Terms { auth_delay: Duration::from_millis(1), ..terms() },
             limits: limits(),
             mailer: ses::Options::default(),
+            dispatch: dispatch::Options::default(),
             names: [a.into(), b.into()],
         }
     }
@@ -128,15 +134,31 @@ impl House {
 
         let (ca, certificate, key) = self_signed(&["relay.example".into()]).unwrap();
         let certificates = Certificates::from_pem(&certificate, &key, clock.clone()).unwrap();
+        let spool = Arc::new(FileSpool::open(folder.path(), spool::Options { writers: 4 }).unwrap());
+        let outbox = outbox::Options { bounds: bounds(), disk_reserve_bytes: 0 };
+        let opened = Outbox::open(Arc::clone(&store) as _, spool, "test", outbox, clock.now(), Duration::ZERO).await;
+        let dispatch = Dispatch::new(
+            dispatch::Means {
+                outbox: opened.unwrap().0,
+                mailer: Arc::new(mailer),
+                store: Arc::clone(&store) as _,
+                directory: Arc::clone(&directory),
+                clock: clock.clone(),
+                random: random.clone(),
+                tally,
+            },
+            plan.dispatch,
+            &[],
+        );
+        tokio::spawn(Arc::clone(&dispatch).run(drain.clone(), drain.clone(), Duration::ZERO));
         let means = Means {
             store: Arc::clone(&store) as _,
             store_available: Arc::new(|| true),
             directory: Arc::clone(&directory),
-            mailer: Arc::new(mailer),
+            dispatch,
             acceptor: Some(Arc::new(certificates)),
             clock,
             random,
-            tally,
         };
         let listener = |tls| Listener { address: "127.0.0.1:0".parse().unwrap(), tls, trusted_proxies: None };
         let listeners = vec![listener(Tls::Starttls), listener(Tls::Implicit)];

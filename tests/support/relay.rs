@@ -15,7 +15,10 @@ use arc_swap::ArcSwap;
 use base64::Engine as _;
 use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::tls::{CaPem, Certificates, client_trusting, self_signed};
+use bulkhead::dispatch::{self, Dispatch};
 use bulkhead::mail::{ConfigurationSet, Domain, StreamId, Taken, TenantId, Username};
+use bulkhead::outbox::memory::MemorySpool;
+use bulkhead::outbox::{self, Bounds, Outbox};
 use bulkhead::policy::tenant::{
     FanOut, Handoff, Limits as Rates, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
 };
@@ -251,6 +254,9 @@ pub struct Stand {
     pub certificates: Arc<Certificates>,
     pub ses: Arc<Script>,
     pub store: Arc<Fragile>,
+    /// Where bodies of held messages are.
+    pub spool: MemorySpool,
+    pub dispatch: Arc<Dispatch>,
     pub store_available: Arc<AtomicBool>,
     pub directory: Current,
     pub tenant: Tenant,
@@ -285,6 +291,11 @@ pub fn terms() -> Terms {
     }
 }
 
+/// Room for all that any test holds.
+pub fn bounds() -> Bounds {
+    Bounds { messages: 10_000, messages_per_tenant: 10_000, bytes_per_tenant: 1 << 40 }
+}
+
 pub fn limits() -> Limits {
     Limits { linger_time: Duration::from_millis(300), ..Limits::default() }
 }
@@ -311,15 +322,32 @@ impl Stand {
         let (ses, store) = (Arc::new(Script::default()), Arc::new(Fragile::default()));
         let store_available = Arc::new(AtomicBool::new(true));
         let asked = Arc::clone(&store_available);
+        let spool = MemorySpool::new();
+        let (clock, bounds) = (Arc::new(MachineClock), bounds());
+        let outbox = outbox::Options { bounds, disk_reserve_bytes: 0 };
+        let opened =
+            Outbox::open(Arc::clone(&store) as _, Arc::new(spool.clone()), "test", outbox, clock.now(), PATIENCE).await;
+        let dispatch = Dispatch::new(
+            dispatch::Means {
+                outbox: opened.unwrap().0,
+                mailer: Arc::clone(&ses) as _,
+                store: Arc::clone(&store) as _,
+                directory: Arc::clone(&directory),
+                clock,
+                random: Arc::new(MachineRandom),
+                tally: Arc::new(Tally::default()),
+            },
+            dispatch::Options::default(),
+            &[],
+        );
         let means = Means {
             store: Arc::clone(&store) as _,
             store_available: Arc::new(move || asked.load(Ordering::Relaxed)),
             directory: Arc::clone(&directory),
-            mailer: Arc::clone(&ses) as _,
+            dispatch: Arc::clone(&dispatch),
             acceptor: Some(Arc::clone(&certificates) as _),
             clock: Arc::new(MachineClock),
             random: Arc::new(MachineRandom),
-            tally: Arc::new(Tally::default()),
         };
         let listener = |tls, trusted: Option<&str>| Listener {
             address: "127.0.0.1:0".parse().unwrap(),
@@ -353,6 +381,8 @@ impl Stand {
             certificates,
             ses,
             store,
+            spool,
+            dispatch,
             store_available,
             directory,
             tenant,

@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::journal;
-use crate::mail::{StreamId, TenantId};
-use crate::upstream::{Outcome, Paused, Refused, Retry, classify};
+use crate::outbox::Lane;
+use crate::upstream::{Outcome, Paused, Refused, Retry};
 
 /// How long one cause is silent after it was told.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -25,8 +25,7 @@ struct Cause {
     retry: Option<Retry>,
     refused: Option<Refused>,
     paused: Option<Paused>,
-    tenant: TenantId,
-    stream: StreamId,
+    lane: Lane,
 }
 
 /// What was told when.
@@ -34,11 +33,11 @@ struct Cause {
 pub(super) struct Alarms(Mutex<HashMap<Cause, Instant>>);
 
 impl Alarms {
-    /// Tells `outcome` if it is the operator's to mend and was not told within the last minute.
-    pub(super) fn consider(&self, tenant: &TenantId, stream: &StreamId, outcome: &Outcome, now: Instant) {
-        let Some(cure) = classify::cure(outcome) else { return };
-        if self.is_news(cause(tenant, stream, outcome), now) {
-            journal::upstream_alarm(Some(tenant), Some(stream), words(outcome), cure);
+    /// Tells `outcome`, which the operator can mend by `cure`, if it was not told within the last
+    /// minute.
+    pub(super) fn consider(&self, lane: &Lane, outcome: &Outcome, cure: &str, now: Instant) {
+        if self.is_news(cause(lane, outcome), now) {
+            journal::upstream_alarm(Some(&lane.tenant), lane.stream.as_ref(), words(outcome), cure);
         }
     }
 
@@ -59,7 +58,7 @@ impl Alarms {
     }
 }
 
-fn cause(tenant: &TenantId, stream: &StreamId, outcome: &Outcome) -> Cause {
+fn cause(lane: &Lane, outcome: &Outcome) -> Cause {
     let (mut retry, mut refused, mut paused) = (None, None, None);
     match outcome {
         Outcome::Retry(why, _) => retry = Some(*why),
@@ -67,11 +66,11 @@ fn cause(tenant: &TenantId, stream: &StreamId, outcome: &Outcome) -> Cause {
         Outcome::Paused(why, _) => paused = Some(*why),
         Outcome::Sent(_) | Outcome::Unknown(_) => {}
     }
-    Cause { kind: discriminant(outcome), retry, refused, paused, tenant: tenant.clone(), stream: stream.clone() }
+    Cause { kind: discriminant(outcome), retry, refused, paused, lane: lane.clone() }
 }
 
 /// SES's words in an outcome, for the log.
-pub(super) fn words(outcome: &Outcome) -> &str {
+pub fn words(outcome: &Outcome) -> &str {
     match outcome {
         Outcome::Sent(taken) => taken.ses_id(),
         Outcome::Retry(_, words) | Outcome::Refused(_, words) | Outcome::Paused(_, words) | Outcome::Unknown(words) => {
@@ -86,7 +85,7 @@ mod tests {
 
     fn a_cause(tenant: &str, retry: Retry) -> Cause {
         let outcome = Outcome::Retry(retry, "words differ".into());
-        cause(&TenantId::parse(tenant).unwrap(), &StreamId::parse("main").unwrap(), &outcome)
+        cause(&Lane { tenant: tenant.parse().unwrap(), stream: Some("main".parse().unwrap()) }, &outcome)
     }
 
     #[test]

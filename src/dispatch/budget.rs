@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The places.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     places: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -25,28 +25,28 @@ struct State {
 
 /// Places that are taken, given back on drop.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     budget: Arc<Budget>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
-    pub(super) fn new(size: usize) -> Arc<Self> {
+    pub(crate) fn new(size: usize) -> Arc<Self> {
         Arc::new(Self { places: Arc::new(Semaphore::new(size)), state: Mutex::new(State { size, owed: 0 }) })
     }
 
     /// How many there are, taken or not.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.state().size
     }
 
     /// How many are free.
-    pub(super) fn available(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         self.places.available_permits()
     }
 
     /// From now on there are `size`.
-    pub(super) fn resize(&self, size: usize) {
+    pub(crate) fn resize(&self, size: usize) {
         let mut state = self.state();
         if size >= state.size {
             let more = size - state.size;
@@ -61,7 +61,7 @@ impl Budget {
     }
 
     /// Waits for `places`, in the order of asking.
-    pub(super) async fn take(self: &Arc<Self>, places: u32) -> Room {
+    pub(crate) async fn take(self: &Arc<Self>, places: u32) -> Room {
         self.settle(&mut self.state());
         match Arc::clone(&self.places).acquire_many_owned(places).await {
             Ok(permit) => Room { budget: Arc::clone(self), permit: Some(permit) },
@@ -93,12 +93,20 @@ impl Budget {
 
 impl Room {
     /// How many places.
-    pub(super) fn places(&self) -> usize {
+    pub(crate) fn places(&self) -> usize {
         self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
+    /// Gives back all places but `places`.
+    pub(crate) fn keep(&mut self, places: usize) {
+        let Some(permit) = &mut self.permit else { return };
+        if let Some(rest) = permit.num_permits().checked_sub(places).and_then(|rest| permit.split(rest)) {
+            self.budget.give_back(rest);
+        }
+    }
+
     /// Takes in other places of the same budget.
-    pub(super) fn merge(&mut self, mut other: Self) {
+    pub(crate) fn merge(&mut self, mut other: Self) {
         match (&mut self.permit, other.permit.take()) {
             (Some(mine), Some(more)) => mine.merge(more),
             (mine, Some(more)) => *mine = Some(more),

@@ -1,0 +1,282 @@
+//! What the dispatcher knows between two turns: the breakers, whose turn it is, the account's rate,
+//! which lanes are held and how many calls each has under way. Pure but for living behind a mutex.
+//!
+//! Promises: a lane is among those whose turn may come only while it has something ready, its
+//! standing lets it send, it has a call to spare and its breaker lets it; mail that has just come in
+//! does not overtake mail that waits: not its own lane's, nor any of its class or a more urgent one
+//! while the rate is what all wait for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use super::breaker::{Breakers, Change, Permit};
+use super::choose::Turns;
+use super::pace::Pace;
+use super::waits::Waits;
+use crate::mail::TenantId;
+use crate::outbox::{Cause, Lane, LaneState};
+use crate::policy::tenant::StreamKind;
+use crate::time::Timestamp;
+
+/// Whether a lane may send.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It may, as mail of this kind and with its tenant's weight.
+    Granted {
+        /// Its class.
+        kind: StreamKind,
+        /// Its tenant's share.
+        weight: u32,
+    },
+    /// It may not, until a moment if one is known.
+    Held {
+        /// Why, in words.
+        reason: String,
+        /// Until when; `None`: until whoever holds it lets go.
+        until: Option<Timestamp>,
+    },
+}
+
+/// A lane held by hand or by a verdict.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hold {
+    /// Why, in words.
+    pub reason: String,
+    /// Until when; `None`: until it is released.
+    pub until: Option<Timestamp>,
+}
+
+/// Whose turn it is, if anybody's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Pick {
+    /// This lane's next message goes.
+    Go {
+        /// Whose.
+        lane: Lane,
+        /// What becomes of it decides for others.
+        probe: bool,
+    },
+    /// Nobody's, before a moment if one is known.
+    Wait(Option<Instant>),
+}
+
+/// The state.
+#[derive(Debug)]
+pub struct Board {
+    breakers: Breakers<Lane>,
+    turns: Turns<Lane, TenantId>,
+    pace: Pace,
+    /// Calls under way of held messages.
+    flights: HashMap<Lane, usize>,
+    calls_per_lane: usize,
+    /// Held by hand or by a verdict.
+    holds: HashMap<Lane, Hold>,
+    /// Lanes that do not send by their standing, and why.
+    standing: HashMap<Lane, String>,
+    /// Lanes that wait for a breaker.
+    parked: BTreeSet<Lane>,
+    /// When the first of them may ask again.
+    parked_until: Option<Instant>,
+    /// The most urgent class that waits for the rate.
+    starved: Option<StreamKind>,
+}
+
+impl Board {
+    /// Nothing is known yet. `calls_per_lane`: calls of one lane's held messages at once.
+    pub fn new(rate: Option<f64>, calls_per_lane: usize) -> Self {
+        Self {
+            breakers: Breakers::default(),
+            turns: Turns::default(),
+            pace: Pace::new(rate),
+            flights: HashMap::new(),
+            calls_per_lane: calls_per_lane.max(1),
+            holds: HashMap::new(),
+            standing: HashMap::new(),
+            parked: BTreeSet::new(),
+            parked_until: None,
+            starved: None,
+        }
+    }
+
+    /// Whether mail that has just come in may be offered to SES at once; else why it is held.
+    pub fn direct(
+        &mut self,
+        lane: &Lane,
+        kind: StreamKind,
+        recipients: u32,
+        waiting: LaneState,
+        now: Instant,
+    ) -> Result<(), Cause> {
+        if self.holds.contains_key(lane) {
+            return Err(Cause::Standing);
+        }
+        if let Some((cause, _)) = self.breakers.ask(lane) {
+            return Err(cause);
+        }
+        if waiting.ready + waiting.active > 0 {
+            return Err(Cause::Backlog);
+        }
+        if self.starved.is_some_and(|urgent| urgent <= kind) {
+            return Err(Cause::Rate);
+        }
+        self.pace.take(recipients, now).map_err(|_| Cause::Rate)
+    }
+
+    /// Says anew whether a lane is among those whose turn may come.
+    pub fn refresh(&mut self, lane: &Lane, state: LaneState, standing: &Standing, now: Timestamp) {
+        self.parked.remove(lane);
+        if state == LaneState::default() {
+            self.standing.remove(lane);
+        }
+        let held = self.holds.get(lane).filter(|hold| hold.until.is_none_or(|until| now < until));
+        match (held, standing) {
+            (Some(_), _) => self.turns.unready(lane),
+            (None, Standing::Held { reason, .. }) => {
+                if state != LaneState::default() {
+                    self.standing.insert(lane.clone(), reason.clone());
+                }
+                self.turns.unready(lane);
+            }
+            (None, Standing::Granted { kind, weight }) => {
+                self.holds.remove(lane);
+                self.standing.remove(lane);
+                let flying = self.flights.get(lane).copied().unwrap_or_default();
+                if state.ready > 0 && flying < self.calls_per_lane {
+                    self.turns.ready(lane.clone(), lane.tenant.clone(), *kind, *weight);
+                } else {
+                    self.turns.unready(lane);
+                }
+            }
+        }
+    }
+
+    /// Whose turn it is. `recipients` tells how many the next message of a lane goes to, `None` where
+    /// none can go at the moment.
+    pub fn pick(&mut self, now: Instant, recipients: impl Fn(&Lane) -> Option<u32>) -> Pick {
+        self.starved = None;
+        loop {
+            let Some(lane) = self.turns.next().cloned() else { return Pick::Wait(self.breakers.next(now)) };
+            let Some(recipients) = recipients(&lane) else {
+                self.turns.unready(&lane);
+                continue;
+            };
+            if let Err(at) = self.pace.peek(now) {
+                self.starved = self.turns.best();
+                return Pick::Wait(Some(at));
+            }
+            let permit = self.breakers.permit(&lane, now);
+            if let Permit::Wait { until, .. } = permit {
+                self.turns.unready(&lane);
+                self.parked.insert(lane);
+                self.parked_until = Some(self.parked_until.map_or(until, |first| first.min(until)));
+                continue;
+            }
+            let _ = self.pace.take(recipients, now);
+            self.turns.charge(&lane, recipients);
+            let flying = self.flights.entry(lane.clone()).or_default();
+            *flying += 1;
+            if *flying >= self.calls_per_lane {
+                self.turns.unready(&lane);
+            }
+            return Pick::Go { lane, probe: permit == Permit::Probe };
+        }
+    }
+
+    /// A message of a lane that was picked has come to the end of its attempt.
+    pub fn landed(&mut self, lane: &Lane) {
+        if let Some(flying) = self.flights.get_mut(lane) {
+            *flying -= 1;
+            if *flying == 0 {
+                self.flights.remove(lane);
+            }
+        }
+    }
+
+    /// A probe ended without a call's outcome.
+    pub fn abandoned(&mut self, lane: &Lane) {
+        self.breakers.abandoned(lane);
+    }
+
+    /// A call has come to its end; `failure` as [`Breakers::answered`] has it.
+    pub fn answered(
+        &mut self,
+        lane: &Lane,
+        failure: Option<Cause>,
+        (begun, now): (Instant, Instant),
+        fraction: f64,
+        waits: &Waits,
+    ) -> Vec<Change<Lane>> {
+        if failure == Some(Cause::Throttled) {
+            self.pace.throttled(now);
+        }
+        self.breakers.answered(lane, failure, begun, now, fraction, waits)
+    }
+
+    /// Whether a lane waits for its own breaker or the account's.
+    pub fn is_shut(&self, lane: &Lane) -> bool {
+        self.breakers.ask(lane).is_some()
+    }
+
+    /// What a lane waits for that no message of its own says: a hold, its standing, a breaker.
+    pub fn why(&self, lane: &Lane, now: Instant) -> Option<(String, Option<Duration>)> {
+        if let Some(hold) = self.holds.get(lane) {
+            return Some((hold.reason.clone(), None));
+        }
+        if let Some(reason) = self.standing.get(lane) {
+            return Some((reason.clone(), None));
+        }
+        let (cause, until) = self.breakers.ask(lane)?;
+        Some((cause.word().to_owned(), Some(until.saturating_duration_since(now))))
+    }
+
+    /// Holds a lane until a moment, or until it is released.
+    pub fn hold(&mut self, lane: &Lane, hold: Hold) {
+        self.turns.unready(lane);
+        self.holds.insert(lane.clone(), hold);
+    }
+
+    /// Lets a lane go; whether it was held.
+    pub fn let_go(&mut self, lane: &Lane) -> bool {
+        self.holds.remove(lane).is_some()
+    }
+
+    /// By hand: what a breaker keeps is tried at once, of a lane or of all.
+    pub fn try_now(&mut self, lane: Option<&Lane>) {
+        self.breakers.reopen_now(None);
+        if let Some(lane) = lane {
+            self.breakers.reopen_now(Some(lane));
+        }
+    }
+
+    /// The account takes so many recipients a second.
+    pub fn change_rate(&mut self, rate: Option<f64>, now: Instant) {
+        self.pace.change(rate, now);
+    }
+
+    /// The lanes that wait for a breaker, to be looked at anew.
+    pub fn take_parked(&mut self) -> Vec<Lane> {
+        self.parked_until = None;
+        std::mem::take(&mut self.parked).into_iter().collect()
+    }
+
+    /// Lanes that are held, by whatever: for the metrics.
+    pub fn held(&self) -> usize {
+        self.holds.len() + self.standing.keys().filter(|lane| !self.holds.contains_key(lane)).count()
+    }
+
+    /// Holds whose time is over.
+    pub fn holds_over(&self, now: Timestamp) -> Vec<Lane> {
+        let over = |hold: &Hold| hold.until.is_some_and(|until| until <= now);
+        self.holds.iter().filter(|(_, hold)| over(hold)).map(|(lane, _)| lane.clone()).collect()
+    }
+
+    /// The next moment at which a hold is over.
+    pub fn next_hold(&self) -> Option<Timestamp> {
+        self.holds.values().filter_map(|hold| hold.until).min()
+    }
+
+    /// When the first lane that waits for a breaker may ask again.
+    pub fn parked_until(&self) -> Option<Instant> {
+        self.parked_until
+    }
+}

@@ -1,0 +1,111 @@
+//! The SendEmail calls of one message, for mail that has just come in and for mail that was held.
+//!
+//! The first call goes alone, to learn cheaply of what stops all of them; then
+//! `limits.calls_per_message` at a time. After an answer that may pass later no further call begins:
+//! what stopped one would stop the others.
+//!
+//! Promises: no call without the stream's configuration set and our tags; the message's octets are
+//! copied once for each call and never otherwise; every outcome is told to the breakers, the alarms
+//! and the counts, whoever made the call.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::Dispatch;
+use super::alarm::words;
+use super::join::go_on_after;
+use super::parcel::{Answered, Parcel};
+use crate::journal;
+use crate::outbox::{Cause, Lane};
+use crate::upstream::{Call, Outcome, Retry, classify};
+
+impl Dispatch {
+    /// Makes the calls. The answers are in the order of `calls`; one that was not made may pass
+    /// later.
+    pub(super) async fn call_all(self: Arc<Self>, parcel: Arc<Parcel>, calls: Vec<Vec<usize>>) -> Vec<Answered> {
+        if let [only] = calls.as_slice() {
+            let outcome = self.call(&parcel, only).await;
+            let recipients = only.clone();
+            return vec![Answered { recipients, outcome }];
+        }
+        let mut answers: Vec<Option<Outcome>> = vec![None; calls.len()];
+        let mut under_way = JoinSet::new();
+        let (mut begun, mut width, mut going_on) = (0, 1, true);
+        loop {
+            while going_on && under_way.len() < width {
+                let Some(recipients) = calls.get(begun).cloned() else { break };
+                let (dispatch, parcel, at) = (Arc::clone(&self), Arc::clone(&parcel), begun);
+                under_way.spawn(async move { (at, dispatch.call(&parcel, &recipients).await) });
+                begun += 1;
+            }
+            match under_way.join_next().await {
+                Some(Ok((at, outcome))) => {
+                    going_on &= go_on_after(&outcome);
+                    if let Some(place) = answers.get_mut(at) {
+                        *place = Some(outcome);
+                    }
+                }
+                // A call that panicked has no outcome: it is unknown.
+                Some(Err(_)) => going_on = false,
+                None => break,
+            }
+            width = self.calls_per_message();
+        }
+        let answered = |(at, (recipients, outcome)): (usize, (Vec<usize>, Option<Outcome>))| {
+            let outcome = outcome.unwrap_or_else(|| match at < begun {
+                true => Outcome::Unknown("the call ended without an outcome".into()),
+                false => Outcome::Retry(Retry::Busy, "not offered after another call was deferred".into()),
+            });
+            Answered { recipients, outcome }
+        };
+        calls.into_iter().zip(answers).enumerate().map(answered).collect()
+    }
+
+    async fn call(&self, parcel: &Parcel, recipients: &[usize]) -> Outcome {
+        let room = match self.copies.take(parcel.content.len()).await {
+            Ok(room) => room,
+            Err(short) => return Outcome::Retry(Retry::Busy, short.to_string()),
+        };
+        let raw = match parcel.content.to_vec().await {
+            Ok(raw) => raw,
+            Err(error) => return Outcome::Retry(Retry::Busy, format!("its octets cannot be read: {error}")),
+        };
+        let call = Call {
+            raw,
+            recipients: parcel.mailboxes(recipients),
+            configuration_set: parcel.passage.configuration_set.clone(),
+            tags: parcel.manifest.tags.clone(),
+            ses_tenant: parcel.passage.ses_tenant.clone(),
+        };
+        let begun = self.means.clock.instant();
+        parcel.under_way.begin();
+        let outcome = self.means.mailer.send(call).await;
+        parcel.under_way.end();
+        drop(room);
+        self.observe(&parcel.lane(), recipients.len(), &outcome, begun);
+        outcome
+    }
+
+    /// Notes an outcome wherever it counts. The mailer has counted its call.
+    fn observe(&self, lane: &Lane, recipients: usize, outcome: &Outcome, begun: std::time::Instant) {
+        let means = &self.means;
+        let now = means.clock.instant();
+        if let Some(cure) = classify::cure(outcome) {
+            self.alarms.consider(lane, outcome, cure, now);
+        }
+        if let (Outcome::Sent(_), Some(stream)) = (outcome, &lane.stream) {
+            let hour = means.clock.now().hour();
+            means.tally.accepted(&lane.tenant, stream, hour, u64::try_from(recipients).unwrap_or(u64::MAX));
+        }
+        let failure = Cause::of(outcome);
+        if failure == Some(Cause::Unknown) {
+            journal::outcome_unknown(&lane.tenant, lane.stream.as_ref(), recipients, words(outcome));
+        }
+        let fraction = means.random.fraction();
+        let changes = self.board().answered(lane, failure, (begun, now), fraction, &self.options.waits);
+        for change in changes {
+            self.follow(change, now);
+        }
+    }
+}

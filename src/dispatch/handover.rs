@@ -1,0 +1,262 @@
+//! The hand-over of a message that has just come in: to SES at once where that is possible, to the
+//! outbox where it is not.
+//!
+//! Promises: whatever is answered 250 is with SES or durable here, for every recipient that SES did
+//! not refuse for good; with SES healthy nothing is written. When the data deadline nears, the
+//! message is held while its call goes on, so that a slow answer of SES's still counts and nobody
+//! gets the message twice. What cannot be held is never acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::Dispatch;
+use super::alarm::words;
+use super::join::{Joined, join};
+use super::parcel::{Answered, Parcel};
+use super::repeats::Begun;
+use crate::mail::{MessageId, Receipt, Taken};
+use crate::outbox::{Cause, HoldError, Holding, Mark, Progress, Start};
+use crate::policy::tenant::Handoff;
+use crate::upstream::Outcome;
+
+/// What became of a message.
+#[derive(Debug)]
+pub struct HandedOver {
+    /// How it ended.
+    pub how: How,
+    /// The calls that were made, with their answers.
+    pub answers: Vec<Answered>,
+    /// From the first call's beginning to the last answer, or to the hold.
+    pub ses: Duration,
+}
+
+/// How a hand-over ended.
+#[derive(Debug)]
+pub enum How {
+    /// SES has it for one recipient at least, and refused the others for good.
+    Relayed(Receipt),
+    /// The outbox has it, for whom SES has neither taken nor refused it.
+    Held {
+        /// What makes the 250.
+        receipt: Receipt,
+        /// Why.
+        cause: Cause,
+        /// SES's words, if it said any.
+        words: String,
+    },
+    /// It was accepted before, and the client hears the same again.
+    Repeated {
+        /// As which message.
+        first: MessageId,
+        /// The first answer.
+        receipt: Receipt,
+    },
+    /// SES refused it for everybody, for good: the outcome that says most.
+    Refused(Outcome),
+    /// It may pass later, and is not held.
+    Deferred {
+        /// Why it does not pass now.
+        cause: Cause,
+        /// SES's words, if it said any.
+        words: String,
+        /// Why it is not held.
+        error: HoldError,
+    },
+}
+
+impl HandedOver {
+    /// The receipts of SES for this message.
+    pub fn taken(&self) -> Vec<Taken> {
+        let taken = |answer: &Answered| match &answer.outcome {
+            Outcome::Sent(taken) => Some(taken.clone()),
+            Outcome::Retry(..) | Outcome::Refused(..) | Outcome::Paused(..) | Outcome::Unknown(_) => None,
+        };
+        self.answers.iter().filter_map(taken).collect()
+    }
+
+    /// For how many recipients SES has it.
+    pub fn sent(&self) -> usize {
+        let sent = |answer: &&Answered| matches!(answer.outcome, Outcome::Sent(_));
+        self.answers.iter().filter(sent).map(|answer| answer.recipients.len()).sum()
+    }
+
+    fn without_calls(how: How) -> Self {
+        Self { how, answers: Vec::new(), ses: Duration::ZERO }
+    }
+}
+
+impl Dispatch {
+    /// Takes a message over, with an answer by `deadline` if the disk allows it at all.
+    pub async fn hand_over(self: &Arc<Self>, parcel: Parcel, deadline: Instant) -> HandedOver {
+        let Some(digest) = parcel.manifest.digest.clone().filter(|_| self.repeats.is_on()) else {
+            return self.take(parcel, deadline).await;
+        };
+        loop {
+            match self.repeats.begin(&parcel.manifest.tenant, &digest, self.means.clock.now()) {
+                Begun::First(ticket) => {
+                    let id = parcel.manifest.id;
+                    let handed = self.take(parcel, deadline).await;
+                    if let How::Relayed(receipt) | How::Held { receipt, .. } = &handed.how {
+                        ticket.accepted(id, receipt.clone(), self.means.clock.now());
+                    }
+                    return handed;
+                }
+                Begun::Repeat(first, receipt) => {
+                    return HandedOver::without_calls(How::Repeated { first, receipt });
+                }
+                // The first began before this one, so its deadline comes before this one's.
+                Begun::UnderWay(mut done) => {
+                    let _ = done.changed().await;
+                }
+            }
+        }
+    }
+
+    async fn take(self: &Arc<Self>, parcel: Parcel, deadline: Instant) -> HandedOver {
+        if let Err(cause) = self.may_go_at_once(&parcel) {
+            let progress = Progress::none(parcel.manifest.recipients.len());
+            let how = self.hold(&parcel, progress, cause, "", 0).await;
+            return HandedOver::without_calls(how);
+        }
+        let began = self.means.clock.instant();
+        let everybody: Vec<usize> = (0..parcel.manifest.recipients.len()).collect();
+        let calls = parcel.spread(&everybody);
+        let parcel = Arc::new(parcel);
+        let mut calling = Box::pin(Arc::clone(self).call_all(Arc::clone(&parcel), calls));
+        let late = tokio::select! {
+            biased;
+            answers = &mut calling => Ok(answers),
+            () = sleep_until(deadline) => Err(Cause::Deadline),
+            () = self.hurry.cancelled() => Err(Cause::Drain),
+        };
+        let answers = match late {
+            Ok(answers) => answers,
+            Err(cause) => {
+                let end = self.means.clock.now().plus(self.options.lease_time);
+                let holding = Holding {
+                    manifest: &parcel.manifest,
+                    content: &parcel.content,
+                    progress: Progress::none(parcel.manifest.recipients.len()),
+                    cause,
+                    words: "",
+                    unknown: 0,
+                    until: Start::Leased(end),
+                };
+                match self.means.outbox.hold(holding).await {
+                    Ok((durable, lease)) => {
+                        let ses = self.means.clock.instant().saturating_duration_since(began);
+                        if let Some(lease) = lease {
+                            let (dispatch, parcel) = (Arc::clone(self), Arc::clone(&parcel));
+                            self.tasks.spawn(async move {
+                                let answers = calling.await;
+                                dispatch.conclude(lease, &parcel, answers).await;
+                            });
+                        }
+                        let how = How::Held { receipt: Receipt::held(durable), cause, words: String::new() };
+                        return HandedOver { how, answers: Vec::new(), ses };
+                    }
+                    // What cannot be held goes on with the call: its answer is all there can be.
+                    Err(_) => calling.await,
+                }
+            }
+        };
+        let ses = self.means.clock.instant().saturating_duration_since(began);
+        let how = self.end(&parcel, &answers).await;
+        HandedOver { how, answers, ses }
+    }
+
+    /// From the answers of a message's calls to how it ended; holds what may pass later.
+    async fn end(self: &Arc<Self>, parcel: &Parcel, answers: &[Answered]) -> How {
+        let outcomes: Vec<Outcome> = answers.iter().map(|answer| answer.outcome.clone()).collect();
+        match join(&outcomes) {
+            Joined::Taken { .. } => match receipt(parcel.manifest.id, answers) {
+                Some(receipt) => How::Relayed(receipt),
+                None => How::Refused(Outcome::Unknown("taken without an id".into())),
+            },
+            Joined::Refused { why } => How::Refused(said(&outcomes, why)),
+            Joined::Deferred { why, .. } => {
+                let why = said(&outcomes, why);
+                let cause = Cause::of(&why).unwrap_or(Cause::Unrecognised);
+                let unknown = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Unknown(_))).count();
+                let progress = progress(Progress::none(parcel.manifest.recipients.len()), answers);
+                self.hold(parcel, progress, cause, words(&why), u32::try_from(unknown).unwrap_or(u32::MAX)).await
+            }
+            Joined::Nothing => How::Refused(Outcome::Unknown("there was no call to make".into())),
+        }
+    }
+
+    async fn hold(
+        self: &Arc<Self>,
+        parcel: &Parcel,
+        progress: Progress,
+        cause: Cause,
+        words: &str,
+        unknown: u32,
+    ) -> How {
+        let holding = Holding {
+            manifest: &parcel.manifest,
+            content: &parcel.content,
+            progress,
+            cause,
+            words,
+            unknown,
+            until: match self.wait_of(&parcel.lane(), cause, 1) {
+                Some(until) => Start::At(until),
+                None => Start::Ready,
+            },
+        };
+        match self.means.outbox.hold(holding).await {
+            Ok((durable, _)) => How::Held { receipt: Receipt::held(durable), cause, words: words.to_owned() },
+            Err(error) => How::Deferred { cause, words: words.to_owned(), error },
+        }
+    }
+
+    /// Whether a message may be offered to SES at once; else why it is held.
+    fn may_go_at_once(&self, parcel: &Parcel) -> Result<(), Cause> {
+        if parcel.passage.handoff == Handoff::Queue {
+            return Err(Cause::Handoff);
+        }
+        let lane = parcel.lane();
+        let waiting = self.means.outbox.with_index(|index| index.lane(&lane));
+        let recipients = u32::try_from(parcel.manifest.recipients.len()).unwrap_or(u32::MAX);
+        self.board().direct(&lane, parcel.passage.kind, recipients, waiting, self.means.clock.instant())
+    }
+}
+
+/// What the answers add to the marks of a message's recipients.
+pub(super) fn progress(mut progress: Progress, answers: &[Answered]) -> Progress {
+    for Answered { recipients, outcome } in answers {
+        let mark = match outcome {
+            Outcome::Sent(_) => Mark::Taken,
+            Outcome::Refused(..) => Mark::Refused,
+            Outcome::Retry(..) | Outcome::Paused(..) | Outcome::Unknown(_) => continue,
+        };
+        for at in recipients {
+            progress.mark(*at, mark);
+        }
+    }
+    progress
+}
+
+/// The receipt of a message that SES has.
+fn receipt(id: MessageId, answers: &[Answered]) -> Option<Receipt> {
+    let taken = |answer: &Answered| match &answer.outcome {
+        Outcome::Sent(taken) => Some((taken.clone(), answer.recipients.len())),
+        Outcome::Retry(..) | Outcome::Refused(..) | Outcome::Paused(..) | Outcome::Unknown(_) => None,
+    };
+    let taken: Vec<(Taken, usize)> = answers.iter().filter_map(taken).collect();
+    match taken.as_slice() {
+        [(one, _)] if answers.len() == 1 => Some(Receipt::one(one.clone())),
+        several => {
+            let sent = several.iter().map(|(_, recipients)| recipients).sum();
+            let taken: Vec<Taken> = several.iter().map(|(taken, _)| taken.clone()).collect();
+            Receipt::several(id, &taken, sent)
+        }
+    }
+}
+
+fn said(outcomes: &[Outcome], why: usize) -> Outcome {
+    outcomes.get(why).cloned().unwrap_or_else(|| Outcome::Unknown("no outcome".into()))
+}

@@ -1,0 +1,117 @@
+//! A message on its way to SES: what it is, by what it leaves, to whom in which calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::mail::{ConfigurationSet, Mailbox, SesTenant};
+use crate::outbox::{Content, Lane, Manifest};
+use crate::policy::tenant::{FanOut, Handoff, StreamKind};
+use crate::upstream::{CALL_RECIPIENTS, Outcome};
+
+/// Up to this many octets a message goes to each recipient by a call of its own: exact attribution,
+/// and one bad address spoils nobody (SES Developer Guide, managing sending quotas).
+pub const SINGLE_BYTES: u64 = 1024 * 1024;
+
+/// By what a message leaves: what its stream says at the moment of sending.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Passage {
+    /// Its stream's configuration set.
+    pub configuration_set: ConfigurationSet,
+    /// Its tenant's SES tenant.
+    pub ses_tenant: Option<SesTenant>,
+    /// How its recipients are spread over calls.
+    pub fan_out: FanOut,
+    /// Its class.
+    pub kind: StreamKind,
+    /// Whether it goes through at once or always by the outbox.
+    pub handoff: Handoff,
+}
+
+/// A message that is to leave.
+#[derive(Debug)]
+pub struct Parcel {
+    /// What is known of it.
+    pub manifest: Manifest,
+    /// Its octets.
+    pub content: Content,
+    /// By what it leaves.
+    pub passage: Passage,
+    /// Calls that have begun and not ended, for who has to say so when it is cut short.
+    pub under_way: Arc<Calls>,
+}
+
+/// A number of calls.
+#[derive(Debug, Default)]
+pub struct Calls(AtomicUsize);
+
+/// What came of one call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answered {
+    /// To whom it was: places in the manifest.
+    pub recipients: Vec<usize>,
+    /// What came of it; of one that was not made, that it may pass later.
+    pub outcome: Outcome,
+}
+
+impl Parcel {
+    /// Its lane.
+    pub fn lane(&self) -> Lane {
+        Lane::of(&self.manifest)
+    }
+
+    /// The recipients at these places.
+    pub fn mailboxes(&self, places: &[usize]) -> Vec<Mailbox> {
+        places.iter().filter_map(|at| self.manifest.recipients.get(*at).cloned()).collect()
+    }
+
+    /// The recipients of each call, when these are still to be served.
+    pub fn spread(&self, open: &[usize]) -> Vec<Vec<usize>> {
+        spread(open, self.passage.fan_out, self.content.len())
+    }
+}
+
+impl Calls {
+    /// How many are under way.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn spread(open: &[usize], fan_out: FanOut, bytes: u64) -> Vec<Vec<usize>> {
+    let most = match fan_out {
+        FanOut::Single if bytes <= SINGLE_BYTES => 1,
+        FanOut::Single | FanOut::Batch => CALL_RECIPIENTS,
+    };
+    open.chunks(most).map(<[usize]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipients_are_spread_over_calls() {
+        let table = [
+            (1, FanOut::Single, 100, vec![1]),
+            (3, FanOut::Single, SINGLE_BYTES, vec![1, 1, 1]),
+            (3, FanOut::Single, SINGLE_BYTES + 1, vec![3]),
+            (51, FanOut::Single, SINGLE_BYTES + 1, vec![50, 1]),
+            (120, FanOut::Batch, 100, vec![50, 50, 20]),
+            (0, FanOut::Batch, 100, vec![]),
+        ];
+        for (recipients, fan_out, bytes, expected) in table {
+            let open: Vec<usize> = (0..recipients).collect();
+            let calls = spread(&open, fan_out, bytes);
+            assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), expected);
+            assert_eq!(calls.concat(), open, "nobody is lost, doubled or moved");
+        }
+    }
+}
