@@ -87,6 +87,13 @@ fn incoming(folder: &TempDir) -> BTreeSet<String> {
 /// A call, and the number of the file it was about.
 type Call = (&'static str, u64);
 
+/// Calls that wait.
+struct Hold {
+    call: &'static str,
+    asked: mpsc::Sender<()>,
+    told: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
 #[derive(Default)]
 struct State {
     log: Vec<Call>,
@@ -95,7 +102,7 @@ struct State {
     /// The calls that, if they are writes, write half.
     short: Option<Range<usize>>,
     /// The calls of that name say so and wait to be told to go on.
-    held: Option<(&'static str, mpsc::Sender<()>, Arc<Mutex<mpsc::Receiver<()>>>)>,
+    held: Option<Hold>,
     /// Is told of every name that was taken away.
     removals: Option<mpsc::Sender<PathBuf>>,
 }
@@ -128,7 +135,7 @@ impl Told {
     /// Holds the calls of that name: whoever is asked says so on the first, and goes on by the second.
     fn hold(&self, call: &'static str) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
         let ((asked, asks), (tell, told)) = (mpsc::channel(), mpsc::channel());
-        self.state().held = Some((call, asked, Arc::new(Mutex::new(told))));
+        self.state().held = Some(Hold { call, asked, told: Arc::new(Mutex::new(told)) });
         (asks, tell)
     }
 
@@ -149,8 +156,8 @@ impl Told {
         {
             return Err(io::Error::from_raw_os_error(*with));
         }
-        let held = state.held.as_ref().filter(|(held, ..)| *held == call);
-        if let Some((asked, told)) = held.map(|(_, asked, told)| (asked.clone(), Arc::clone(told))) {
+        let held = state.held.as_ref().filter(|held| held.call == call);
+        if let Some((asked, told)) = held.map(|held| (held.asked.clone(), Arc::clone(&held.told))) {
             drop(state);
             let _ = asked.send(());
             // The end that tells is dropped when all may go on.
@@ -651,6 +658,9 @@ async fn a_keeping_that_is_given_up_leaves_no_file() {
         assert_eq!(names(&in_outbox(&folder)), BTreeSet::from(["incoming".to_owned()]), "{call}");
         spool.keep(id(2), Vec::new()).await.unwrap();
         assert_eq!(spool.list().await.unwrap(), [id(2)]);
+        // Nor is one named that nobody waits for any more.
+        let named = disk.count("rename");
+        assert_eq!(named, if call == "rename" || call == "sync_folder" { 2 } else { 1 }, "{call}");
     }
 }
 
