@@ -43,6 +43,10 @@ pub mod decisions {
     #[doc = include_str!("decisions/store.md")]
     pub mod store {}
 
+    /// Bodies are files in one folder, synced in groups.
+    #[doc = include_str!("decisions/spool.md")]
+    pub mod spool {}
+
     /// Settings are read by a walker of our own.
     #[doc = include_str!("decisions/settings.md")]
     pub mod settings {}
