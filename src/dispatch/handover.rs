@@ -17,7 +17,7 @@ use super::join::{Joined, join};
 use super::parcel::{Answered, Parcel};
 use super::repeats::Begun;
 use crate::mail::{MessageId, Receipt, Taken};
-use crate::outbox::{Cause, HoldError, Holding, Mark, Progress, Start};
+use crate::outbox::{Cause, HoldError, Holding, Mark, Order, Progress, Start};
 use crate::policy::tenant::Handoff;
 use crate::upstream::Outcome;
 
@@ -219,7 +219,16 @@ impl Dispatch {
             return Err(Cause::Handoff);
         }
         let lane = parcel.lane();
-        let waiting = self.means.outbox.with_index(|index| index.lane(&lane));
+        let manifest = &parcel.manifest;
+        let (waiting, overtakes) = self.means.outbox.with_index(|index| {
+            let state = index.lane(&lane);
+            let overtakes =
+                state.waiting > 0 && index.would_overtake(&lane, Order::of(manifest.session, &manifest.recipients));
+            (state, overtakes)
+        });
+        if overtakes {
+            return Err(Cause::Backlog);
+        }
         let recipients = u32::try_from(parcel.manifest.recipients.len()).unwrap_or(u32::MAX);
         self.board().direct(&lane, parcel.passage.kind, recipients, waiting, self.means.clock.instant())
     }

@@ -186,6 +186,36 @@ impl Cause {
         }
     }
 
+    /// Whether SES itself answered for the message that it waits on, or nobody can tell what SES did
+    /// with it: then those behind it need not wait for it.
+    pub fn is_the_messages_own(self) -> bool {
+        match self {
+            Self::Service
+            | Self::AccessDenied
+            | Self::SetMissing
+            | Self::TenantMissing
+            | Self::NotAssociated
+            | Self::MailFromDomain
+            | Self::Unrecognised
+            | Self::SetPaused
+            | Self::Unknown
+            | Self::Damaged => true,
+            Self::Throttled
+            | Self::DailyQuota
+            | Self::Network
+            | Self::Credentials
+            | Self::AccountPaused
+            | Self::AccountSuspended
+            | Self::Busy
+            | Self::Handoff
+            | Self::Backlog
+            | Self::Rate
+            | Self::Deadline
+            | Self::Drain
+            | Self::Standing => false,
+        }
+    }
+
     /// Whom it concerns.
     pub fn scope(self) -> Scope {
         match self {

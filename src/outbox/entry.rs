@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::body::Manifest;
 use super::cause::Cause;
 use super::progress::Progress;
-use crate::mail::{MessageId, StreamId, TenantId};
+use crate::mail::{MessageId, SessionId, StreamId, TenantId};
 use crate::store::Key;
 use crate::time::Timestamp;
 
@@ -51,6 +51,8 @@ pub struct Entry {
     pub words: String,
     /// What became of each recipient.
     pub progress: Progress,
+    /// The connection it came by: its messages to one recipient go in order.
+    pub session: SessionId,
     /// The reverse-path, for lists.
     pub from: String,
     /// The first recipient, for lists.
@@ -73,6 +75,7 @@ impl Entry {
             cause,
             words: plain(words),
             progress,
+            session: manifest.session,
             from: plain(&manifest.reverse_path.to_string()),
             to: manifest.recipients.first().map_or_else(String::new, |to| plain(&to.to_string())),
             digest: manifest.digest.clone(),
@@ -117,7 +120,7 @@ impl std::fmt::Display for Lane {
 }
 
 /// Printable US-ASCII, cut.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
     text.chars().take(WORDS).map(printable).collect()
 }

@@ -5,7 +5,8 @@
 //! nobody has to scan them. About two hundred octets a message.
 //!
 //! Promises: a message is in one state at a time (ready, waiting until a moment, or active); the
-//! ready ones of a lane come in the order they were accepted; a lane whose state changed is told of
+//! ready ones of a lane come in the order they were accepted, but for those that wait behind another
+//! of their connection ([`Order`]); a lane whose state changed is told of
 //! once ([`Index::take_changed`]); what is reserved for a message that is being written counts
 //! against the bounds until it is held or given back. Refuses: a message past a bound, by its name.
 
@@ -13,8 +14,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::cause::Cause;
 use super::entry::Lane;
+use super::order::{Line, Order};
 use crate::mail::{MessageId, TenantId};
 use crate::time::Timestamp;
+
+/// How many of a lane's ready messages are asked whose turn it is, where the first must wait.
+const LOOK: usize = 256;
 
 /// Most of everything that is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +62,8 @@ pub struct Slot {
     pub recipients: u32,
     /// When it is given up.
     pub expires: Timestamp,
+    /// What it does not overtake.
+    pub order: Order,
 }
 
 /// How a lane stands.
@@ -121,6 +128,12 @@ pub struct Index {
 #[derive(Debug, Default)]
 struct Queue {
     ready: BTreeSet<MessageId>,
+    /// Those that wait for a moment and that others do not overtake.
+    ahead: BTreeSet<MessageId>,
+    /// Those of `ahead`.
+    waiting: Line,
+    /// Those that are being sent.
+    active: Line,
     state: LaneState,
 }
 
@@ -199,10 +212,28 @@ impl Index {
         self.slots.get(&id)
     }
 
-    /// The message of a lane whose turn it is next: the first accepted of the ready ones.
+    /// The message of a lane whose turn it is next: the first accepted of the ready ones that has
+    /// none before it which it must not overtake. Of a long line only the first [`LOOK`] are asked.
     pub fn next(&self, lane: &Lane) -> Option<(MessageId, &Slot)> {
-        let id = *self.lanes.get(lane)?.ready.first()?;
-        Some((id, self.slots.get(&id)?))
+        let queue = self.lanes.get(lane)?;
+        let mut before = Line::default();
+        let mut ahead = queue.ahead.iter().peekable();
+        for id in queue.ready.iter().take(LOOK) {
+            while let Some(earlier) = ahead.next_if(|earlier| *earlier < id) {
+                before.join(self.slots.get(earlier)?.order);
+            }
+            let slot = self.slots.get(id)?;
+            if !queue.active.holds_up(slot.order) && !before.holds_up(slot.order) {
+                return Some((*id, slot));
+            }
+            before.join(slot.order);
+        }
+        None
+    }
+
+    /// Whether a message that has just come in would overtake one that waits for a moment.
+    pub fn would_overtake(&self, lane: &Lane, order: Order) -> bool {
+        self.lanes.get(lane).is_some_and(|queue| queue.waiting.holds_up(order))
     }
 
     /// Makes ready whose moment has come.
@@ -295,10 +326,15 @@ impl Index {
             Wait::Until(at) => {
                 self.timers.insert((at, id));
                 queue.state.waiting += 1;
+                if !slot.cause.is_the_messages_own() {
+                    queue.ahead.insert(id);
+                    queue.waiting.join(slot.order);
+                }
             }
             Wait::Active => {
                 self.active += 1;
                 queue.state.active += 1;
+                queue.active.join(slot.order);
             }
         }
         queue.state.bytes += slot.bytes;
@@ -316,8 +352,12 @@ impl Index {
                 Wait::Until(at) => {
                     self.timers.remove(&(at, id));
                     queue.state.waiting = queue.state.waiting.saturating_sub(1);
+                    if queue.ahead.remove(&id) {
+                        queue.waiting.leave(slot.order);
+                    }
                 }
                 Wait::Active => {
+                    queue.active.leave(slot.order);
                     self.active = self.active.saturating_sub(1);
                     queue.state.active = queue.state.active.saturating_sub(1);
                 }

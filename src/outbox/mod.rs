@@ -23,6 +23,7 @@ pub mod cause;
 pub mod entry;
 pub mod index;
 pub mod memory;
+pub mod order;
 pub mod progress;
 pub mod recover;
 pub mod spool;
@@ -39,6 +40,7 @@ pub use body::{BodyError, Manifest, spill_room};
 pub use cause::Cause;
 pub use entry::{Entry, Lane};
 pub use index::{Backlog, Bounds, LaneState, Past, Slot, Wait};
+pub use order::Order;
 pub use progress::{Mark, Progress};
 pub use spool::{Content, Draft, Spool, SpoolError};
 
@@ -569,6 +571,7 @@ fn slot(lane: &Lane, due: Timestamp, version: u64, wait: Wait, entry: &Entry) ->
         bytes: entry.bytes,
         recipients: open_recipients(entry),
         expires: entry.expires,
+        order: Order::new(entry.session, &entry.to, entry.progress.recipients()),
     }
 }
 
