@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Dispatch;
 use super::alarm::words;
+use super::held::refusal_in;
 use super::join::{Joined, join};
 use super::parcel::{Answered, Parcel};
 use super::repeats::Begun;
@@ -164,7 +165,20 @@ impl Dispatch {
         };
         let ses = self.means.clock.instant().saturating_duration_since(began);
         let how = self.end(&parcel, &answers).await;
+        if matches!(how, How::Relayed(_)) && answers.iter().any(|answer| matches!(answer.outcome, Outcome::Refused(..)))
+        {
+            self.report_later(parcel, answers.clone());
+        }
         HandedOver { how, answers, ses }
+    }
+
+    /// Reports on recipients that SES refused of a message which others get, behind the reply's back.
+    fn report_later(self: &Arc<Self>, parcel: Arc<Parcel>, answers: Vec<Answered>) {
+        let dispatch = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let marks = progress(Progress::none(parcel.manifest.recipients.len()), &answers);
+            dispatch.report(&parcel.manifest, &marks, refusal_in(&answers), false).await;
+        });
     }
 
     /// From the answers of a message's calls to how it ended; holds what may pass later.

@@ -328,6 +328,9 @@ impl Dispatch {
         for id in expired {
             self.expire(id).await;
         }
+        for lane in self.means.outbox.take_urged() {
+            self.try_now(Some(&lane));
+        }
         let over = self.board().holds_over(now);
         for lane in &over {
             journal::lane_released(&lane.tenant, lane.stream.as_ref());

@@ -28,6 +28,7 @@ pub mod progress;
 pub mod recover;
 pub mod spool;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -65,6 +66,8 @@ pub struct Outbox {
     index: Mutex<Index>,
     /// Why the last write failed.
     fault: Mutex<Option<String>>,
+    /// Lanes of which somebody wants a message tried at once.
+    urged: Mutex<BTreeSet<Lane>>,
     /// Something changed that whoever sends may want to know.
     news: Notify,
 }
@@ -318,10 +321,18 @@ impl Outbox {
         if slot.wait == Wait::Active {
             return Err(OutboxError::Active(id));
         }
+        let lane = slot.lane.clone();
         index.change(id, |slot| slot.wait = Wait::Ready);
         drop(index);
+        self.urged.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
         self.news.notify_one();
         Ok(())
+    }
+
+    /// The lanes of which a message was made ready by [`retry`](Self::retry) since this was last asked:
+    /// whatever else keeps them is to be tried, too.
+    pub fn take_urged(&self) -> BTreeSet<Lane> {
+        std::mem::take(&mut *self.urged.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Makes ready those of a lane (`None`: of all) that wait for one of `causes`; says how many.

@@ -136,6 +136,7 @@ impl Outbox {
             options,
             index: Mutex::new(index),
             fault: Mutex::new(None),
+            urged: Mutex::default(),
             news: Notify::new(),
         };
         Ok((Arc::new(outbox), found))
