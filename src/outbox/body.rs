@@ -11,7 +11,8 @@
 //! octets 44–47   CRC-32 of octets 0–43
 //! octets 48–     the manifest (JSON), the first part, a hole where a message was spilled while it
 //!                arrived, the second part
-//! behind them    notes: lines "progress MARKS CRC", the last whole one counts
+//! behind them    notes: lines "progress MARKS CRC", an empty one before each, so that one that was
+//!                torn does not spoil the next; the last whole one counts
 //! ```
 //! Numbers are big-endian. The envelope is in the file itself, so that the index of the outbox can
 //! be built from the files alone; the notes are there so that a message that SES took for some of
@@ -36,6 +37,8 @@ const HEAD: u64 = 48;
 const FIRST_READ: u64 = 64 * 1024;
 /// Largest manifest that is read: more than the settings allow one to be.
 const MANIFEST_LONGEST: u64 = 4 * 1024 * 1024;
+/// Largest message, or part of one, that is read: far more than SES takes.
+const MESSAGE_LONGEST: u64 = 1 << 30;
 /// Room for a manifest and for what the relay adds to a header section, where a message is spilled
 /// before either is known: a thousand recipients of the longest kind, and the claims of the largest
 /// header section, each as JSON.
@@ -118,7 +121,7 @@ pub fn beginning(manifest: &Manifest, content: &Content) -> Vec<Bytes> {
 pub fn note(progress: &Progress) -> Bytes {
     let line = format!("progress {}", progress.marks());
     let crc = crc32fast::hash(line.as_bytes());
-    Bytes::from(format!("{line} {crc:08x}\n"))
+    Bytes::from(format!("\n{line} {crc:08x}\n"))
 }
 
 /// What a body file says without the message's octets.
@@ -185,14 +188,21 @@ impl Head {
             let octets = covered.get(at..at + 4).and_then(|octets| octets.first_chunk::<4>());
             octets.map_or(0, |octets| u32::from_be_bytes(*octets))
         };
-        Ok(Self {
+        let head = Self {
             manifest: u64::from(short(8)),
             manifest_crc: short(12),
             first: long(16),
             tail_at: long(24),
             tail: long(32),
             message_crc: short(40),
-        })
+        };
+        if head.manifest > MANIFEST_LONGEST || head.first > MESSAGE_LONGEST || head.tail > MESSAGE_LONGEST {
+            return Err(BodyError::Damaged("it says that it is longer than any"));
+        }
+        if head.tail_at > MESSAGE_LONGEST || (head.tail_at != 0 && head.tail_at < head.first().end) {
+            return Err(BodyError::Damaged("its parts lie over one another"));
+        }
+        Ok(head)
     }
 
     fn first(&self) -> Range<u64> {
@@ -211,15 +221,12 @@ impl Head {
 
     /// Where the notes begin.
     fn notes(&self) -> u64 {
-        if self.tail == 0 { self.first().end } else { self.tail().end }
+        if self.tail_at == 0 { self.first().end } else { self.tail().end }
     }
 }
 
 async fn open(spool: &dyn Spool, id: MessageId, start: &Bytes) -> Result<(Head, Manifest), BodyError> {
     let head = Head::parse(start)?;
-    if head.manifest > MANIFEST_LONGEST {
-        return Err(BodyError::Damaged("its manifest is too long"));
-    }
     let mut json = Vec::new();
     take(spool, id, start, HEAD..HEAD + head.manifest, &mut json).await?;
     if crc32fast::hash(&json) != head.manifest_crc {
@@ -262,11 +269,14 @@ async fn notes(
     recipients: usize,
 ) -> Result<Progress, BodyError> {
     let at = head.notes();
-    let whole = (start.len() as u64) < FIRST_READ;
-    let text = match usize::try_from(at).ok().filter(|at| whole && *at <= start.len()) {
-        Some(at) => start.slice(at..),
-        None => spool.read(id, at, FIRST_READ).await?,
-    };
+    let mut text = usize::try_from(at).ok().and_then(|at| start.get(at..)).unwrap_or_default().to_vec();
+    // A first read that was not filled saw the end of the file.
+    let mut ended = (start.len() as u64) < FIRST_READ;
+    while !ended {
+        let more = spool.read(id, at + text.len() as u64, FIRST_READ).await?;
+        ended = (more.len() as u64) < FIRST_READ;
+        text.extend_from_slice(&more);
+    }
     let mut progress = Progress::none(recipients);
     for line in text.split(|octet| *octet == b'\n') {
         let told = std::str::from_utf8(line).ok().and_then(|line| line.rsplit_once(' '));

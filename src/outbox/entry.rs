@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::body::Manifest;
+use super::body::{Manifest, Told};
 use super::cause::Cause;
 use super::progress::Progress;
 use crate::mail::{MessageId, StreamId, TenantId};
@@ -79,6 +79,13 @@ impl Entry {
         }
     }
 
+    /// The row of a message that is taken up again out of its file: it may have been sent before.
+    pub fn again(told: &Told) -> Self {
+        let Told { manifest, progress, bytes } = told;
+        let words = "taken up again out of its file";
+        Self { unknown: 1, ..Self::new(manifest, *bytes, progress.clone(), Cause::Unknown, words) }
+    }
+
     /// Says anew why it waits.
     pub fn because(&mut self, cause: Cause, words: &str) {
         self.cause = cause;
@@ -97,13 +104,15 @@ impl Lane {
         Key::outbox(node, &self.tenant, self.stream.as_ref(), due, id)
     }
 
-    /// What a row's key says.
+    /// What a row's key says. `None` for a key that [`key`](Self::key) would not make of it.
     pub fn of_key(key: &Key) -> Option<(Self, Timestamp, MessageId)> {
         let parts = key.parts()?;
-        let ["outbox", _node, tenant, stream, due, id] = parts.as_slice() else { return None };
+        let ["outbox", node, tenant, stream, due, id] = parts.as_slice() else { return None };
         let stream = if stream.is_empty() { None } else { Some(StreamId::parse(stream).ok()?) };
+        let lane = Self { tenant: TenantId::parse(tenant).ok()?, stream };
         let due = Timestamp::from_millis(u64::from_str_radix(due, 16).ok()?);
-        Some((Self { tenant: TenantId::parse(tenant).ok()?, stream }, due, MessageId::parse(id)?))
+        let id = MessageId::parse(id)?;
+        (lane.key(node, due, id) == *key).then_some((lane, due, id))
     }
 }
 

@@ -109,6 +109,7 @@ pub struct Index {
     slots: BTreeMap<MessageId, Slot>,
     lanes: BTreeMap<Lane, Queue>,
     timers: BTreeSet<(Timestamp, MessageId)>,
+    /// When those that are not being sent are given up.
     expiries: BTreeSet<(Timestamp, MessageId)>,
     tenants: HashMap<TenantId, Share>,
     /// Messages that are reserved for or held.
@@ -163,10 +164,10 @@ impl Index {
     /// Holds a message that was reserved for.
     pub fn hold(&mut self, id: MessageId, slot: Slot) {
         if self.slots.contains_key(&id) {
+            self.give_back(&slot.lane.tenant, slot.bytes);
             return;
         }
-        self.bytes += slot.bytes;
-        self.expiries.insert((slot.expires, id));
+        self.bytes = self.bytes.saturating_add(slot.bytes);
         self.enter(id, &slot);
         self.slots.insert(id, slot);
     }
@@ -174,7 +175,7 @@ impl Index {
     /// Holds a message that was found at start, whatever the bounds are.
     pub fn restore(&mut self, id: MessageId, slot: Slot) {
         if !self.slots.contains_key(&id) {
-            self.count(&slot.lane.tenant.clone(), slot.bytes);
+            self.count(&slot.lane.tenant, slot.bytes);
             self.hold(id, slot);
         }
     }
@@ -183,13 +184,13 @@ impl Index {
     pub fn remove(&mut self, id: MessageId) -> Option<Slot> {
         let slot = self.slots.remove(&id)?;
         self.bytes = self.bytes.saturating_sub(slot.bytes);
-        self.expiries.remove(&(slot.expires, id));
         self.leave(id, &slot);
         self.give_back(&slot.lane.tenant, slot.bytes);
         Some(slot)
     }
 
-    /// Changes what a message waits for, and whatever else `change` does to its slot.
+    /// Changes what a message waits for, and whatever else `change` does to its slot; its lane and
+    /// its octets stay.
     pub fn change(&mut self, id: MessageId, change: impl FnOnce(&mut Slot)) -> Option<&Slot> {
         let mut slot = self.slots.get(&id)?.clone();
         self.leave(id, &slot);
@@ -227,11 +228,10 @@ impl Index {
 
     /// Messages past their age, up to `limit`; not those that are being sent.
     pub fn expired(&self, now: Timestamp, limit: usize) -> Vec<MessageId> {
-        let past = self.expiries.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
-        past.filter(|id| self.slots.get(id).is_some_and(|slot| slot.wait != Wait::Active)).take(limit).collect()
+        self.expiries.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).take(limit).collect()
     }
 
-    /// The next moment at which something changes by itself.
+    /// The next moment at which something changes by itself: a message's turn comes, or its end.
     pub fn next_moment(&self) -> Option<Timestamp> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let expiry = self.expiries.first().map(|(at, _)| *at);
@@ -301,12 +301,16 @@ impl Index {
                 queue.state.active += 1;
             }
         }
-        queue.state.bytes += slot.bytes;
+        if slot.wait != Wait::Active {
+            self.expiries.insert((slot.expires, id));
+        }
+        queue.state.bytes = queue.state.bytes.saturating_add(slot.bytes);
         self.changed.insert(slot.lane.clone());
     }
 
     /// Takes it away from there.
     fn leave(&mut self, id: MessageId, slot: &Slot) {
+        self.expiries.remove(&(slot.expires, id));
         if let Some(queue) = self.lanes.get_mut(&slot.lane) {
             match slot.wait {
                 Wait::Ready => {

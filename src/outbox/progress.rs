@@ -36,6 +36,15 @@ impl Progress {
         }
     }
 
+    /// Takes over what `other` knows of the recipients that are open here.
+    pub fn join(&mut self, other: &Self) {
+        for (mark, known) in self.0.iter_mut().zip(&other.0) {
+            if *mark == Mark::Open {
+                *mark = *known;
+            }
+        }
+    }
+
     /// What became of the recipient at `at`; one that is not there is not sent to.
     pub fn of(&self, at: usize) -> Mark {
         self.0.get(at).copied().unwrap_or(Mark::Refused)
