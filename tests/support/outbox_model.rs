@@ -216,7 +216,7 @@ pub fn manifest(number: u64, lane: &Lane, recipients: usize, now: Timestamp) -> 
         tags: vec![("bulkhead-id".into(), id.to_string())],
         created: now,
         expires: now.plus(std::time::Duration::from_hours(96)),
-        digest: (number % 2 == 0).then(|| format!("{number:064x}")),
+        digest: number.is_multiple_of(2).then(|| format!("{number:064x}")),
     }
 }
 
