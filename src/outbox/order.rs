@@ -43,6 +43,12 @@ impl Order {
         let first = recipients.first().map_or_else(String::new, ToString::to_string);
         Self::new(session, &super::entry::plain(&first), recipients.len())
     }
+
+    /// Whether a message waits behind one that came before it.
+    pub fn waits_behind(self, before: Self) -> bool {
+        let same = self.recipient.is_none() || before.recipient.is_none() || self.recipient == before.recipient;
+        self.session == before.session && same
+    }
 }
 
 impl Line {

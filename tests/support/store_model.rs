@@ -233,7 +233,7 @@ impl Versions {
             };
         }
         let committed = match store.commit(batch).await {
-            Ok(committed) => committed,
+            Ok(written) => written,
             Err(CommitError::Conflict(key)) => return Expected::Conflict(key),
             Err(CommitError::KeyTwice(key)) => return Expected::KeyTwice(key),
             Err(other) => panic!("{other}"),
