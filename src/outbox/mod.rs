@@ -26,6 +26,7 @@ pub mod memory;
 pub mod progress;
 pub mod recover;
 pub mod spool;
+pub mod verify;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -43,6 +44,9 @@ pub use progress::{Mark, Progress};
 pub use spool::{Content, Draft, Spool, SpoolError};
 
 use index::Index;
+
+/// How often a row that moves is looked for where the schedule says it is.
+const LOOKS: usize = 16;
 
 /// How an outbox is set up.
 #[derive(Clone, Copy, Debug)]
@@ -277,30 +281,62 @@ impl Outbox {
 
     /// The row of a held message.
     pub async fn entry(&self, id: MessageId) -> Result<(Slot, Entry), OutboxError> {
-        let slot = self.index().slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
-        let entry = self.entry_of(id, &slot).await?;
-        Ok((slot, entry))
+        let mut active = false;
+        for _ in 0..LOOKS {
+            let slot = self.index().slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
+            match self.entry_of(id, &slot).await {
+                // Its row has just moved, and the schedule is about to say so.
+                Err(OutboxError::NotHeld(_)) => active = slot.wait == Wait::Active,
+                Ok(entry) => return Ok((slot, entry)),
+                Err(error) => return Err(error),
+            }
+            tokio::task::yield_now().await;
+        }
+        Err(if active { OutboxError::Active(id) } else { OutboxError::NotHeld(id) })
     }
 
     /// Gives a message up that is not being sent: expired, or discarded by hand. Gives its row as it
     /// was.
     pub async fn discard(&self, id: MessageId) -> Result<(Slot, Entry), OutboxError> {
-        let (slot, entry) = self.entry(id).await?;
-        if slot.wait == Wait::Active {
-            return Err(OutboxError::Active(id));
-        }
-        // From here on nobody leases it.
-        self.index().change(id, |slot| slot.wait = Wait::Active);
+        let claim = Claim::take(self, id)?;
+        let entry = self.entry_of(id, &claim.slot).await?;
         let mut batch = Batch::new();
-        batch.remove(slot.lane.key(&self.node, slot.due, id), If::At(slot.version));
-        if let Err(error) = self.store.commit(batch).await {
-            self.index().change(id, |now| now.wait = slot.wait);
-            return Err(error.into());
-        }
+        batch.remove(claim.slot.lane.key(&self.node, claim.slot.due, id), If::At(claim.slot.version));
+        self.store.commit(batch).await?;
+        let slot = claim.end();
         self.index().remove(id);
         let _ = self.spool.remove(id).await;
         self.news.notify_one();
         Ok((slot, entry))
+    }
+
+    /// Makes a message ready at once, as [`retry`](Self::retry), and writes that down: whoever opens
+    /// the outbox next finds it due at `now`.
+    pub async fn hasten(&self, id: MessageId, now: Timestamp) -> Result<(), OutboxError> {
+        let claim = Claim::take(self, id)?;
+        let (mut due, mut version) = (claim.slot.due, claim.slot.version);
+        if due > now {
+            let lane = &claim.slot.lane;
+            let entry = self.entry_of(id, &claim.slot).await?;
+            let mut batch = Batch::new();
+            batch.remove(lane.key(&self.node, due, id), If::At(version));
+            batch.put(lane.key(&self.node, now, id), If::Absent, record::seal(&entry));
+            version = self.store.commit(batch).await?;
+            due = now;
+        }
+        claim.end();
+        self.index().change(id, |slot| {
+            slot.due = due;
+            slot.version = version;
+            slot.wait = Wait::Ready;
+        });
+        self.news.notify_one();
+        Ok(())
+    }
+
+    /// Whether it is held.
+    pub fn holds(&self, id: MessageId) -> bool {
+        self.index().slot(id).is_some()
     }
 
     /// Makes a message ready at once, whatever it waits for.
@@ -477,6 +513,44 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if !self.ended {
             self.outbox.postpone(self.id, self.due);
+        }
+    }
+}
+
+/// A message that somebody works on who does not send it: nobody leases it meanwhile. Dropped without
+/// an end, it waits on as it did.
+struct Claim<'a> {
+    outbox: &'a Outbox,
+    id: MessageId,
+    /// As it was.
+    slot: Slot,
+    ended: bool,
+}
+
+impl<'a> Claim<'a> {
+    /// Looks and takes in one go: what is read of the row afterwards is what the schedule says.
+    fn take(outbox: &'a Outbox, id: MessageId) -> Result<Self, OutboxError> {
+        let mut index = outbox.index();
+        let slot = index.slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
+        if slot.wait == Wait::Active {
+            return Err(OutboxError::Active(id));
+        }
+        index.change(id, |slot| slot.wait = Wait::Active);
+        drop(index);
+        Ok(Self { outbox, id, slot, ended: false })
+    }
+
+    fn end(mut self) -> Slot {
+        self.ended = true;
+        self.slot.clone()
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.outbox.index().change(self.id, |slot| slot.wait = self.slot.wait);
+            self.outbox.news.notify_one();
         }
     }
 }

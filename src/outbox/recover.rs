@@ -142,12 +142,18 @@ impl Outbox {
     }
 
     /// Makes all rows of `node` anew, out of the files alone. Nobody may have the outbox open.
+    ///
+    /// Before any row goes, the spool's generation goes up: should this end half way, whoever opens
+    /// the outbox next finds a store older than its files, and takes up what has no row yet.
     pub async fn rebuild(
         store: &dyn Store,
         spool: &dyn Spool,
         node: &str,
         now: Timestamp,
     ) -> Result<Found, RecoverError> {
+        let next = generation(store).await?.max(spool.generation().await?) + 1;
+        spool.set_generation(next).await?;
+        let mut had_row = Vec::new();
         loop {
             let page = store.scan(&Key::outbox_of(node), None, BATCH_ITEMS).await?;
             if page.is_empty() {
@@ -155,19 +161,20 @@ impl Outbox {
             }
             let mut batch = Batch::new();
             for (key, _) in page {
+                had_row.extend(Lane::of_key(&key).map(|(_, _, id)| id));
                 batch.remove(key, If::Any);
             }
             store.commit(batch).await?;
         }
         let mut rows = Rows::default();
         let files = spool.list().await?;
+        let there: HashSet<MessageId> = files.iter().copied().collect();
         adopted(&mut rows, store, spool, node, now, files).await?;
-        let next = generation(store).await?.max(spool.generation().await?) + 1;
         let mut batch = Batch::new();
         batch.put(Key::meta(GENERATION), If::Any, record::seal(&next));
         store.commit(batch).await?;
-        spool.set_generation(next).await?;
         rows.found.held = rows.index.backlog().messages;
+        rows.found.missing = had_row.into_iter().filter(|id| !there.contains(id)).take(TOLD).collect();
         Ok(rows.found)
     }
 }
