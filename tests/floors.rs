@@ -32,7 +32,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("relay", &["mail", "time", "secret", "smtp", "policy", "event", "retry", "store", "upstream", "journal", "wire"]),
     ("ingest", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal"]),
     // `events replay` goes through the one applier there is
-    ("admin", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal", "ingest"]),
+    (
+        "admin",
+        &["mail", "time", "secret", "policy", "event", "retry", "store", "outbox", "upstream", "journal", "ingest"],
+    ),
     ("sandbox", &["mail", "time", "secret"]),
 ];
 

@@ -14,11 +14,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::Outbox;
 use super::body::{self, BodyError, Told};
 use super::entry::{Entry, Lane};
 use super::recover::RecoverError;
 use super::spool::{Spool, SpoolError};
-use super::Outbox;
 use crate::mail::MessageId;
 use crate::store::{Key, Store, Versioned, record};
 use crate::time::Timestamp;
@@ -207,9 +207,7 @@ impl Checked {
             }
             let stray = match files.open {
                 None => !rows.contains(&id),
-                Some(outbox) => {
-                    id.made().plus(SETTLED) <= now && !outbox.holds(id) && is_there(files.spool, id).await
-                }
+                Some(outbox) => id.made().plus(SETTLED) <= now && !outbox.holds(id) && is_there(files.spool, id).await,
             };
             if stray {
                 self.tell(Kind::Stray, id, "its body file has no row");
