@@ -598,6 +598,197 @@ fn the_demo_ends_well_and_proves_it() {
     assert_eq!(place.run(&["demo", "--messages", "1"]).code, 64);
 }
 
+// --- Held messages and the check of the store ---------------------------------------------------
+
+/// A message that waits, as a row of the outbox in the place's store; the program that is tested
+/// finds it there.
+fn put_row(place: &Place, tenant: &str, stream: &str, to: &str) -> String {
+    use bulkhead::mail::{MessageId, StreamId, TenantId};
+    use bulkhead::outbox::{Cause, Entry, Lane, Progress};
+    use bulkhead::store::{Batch, If, Store as _, record};
+    use bulkhead::time::Clock as _;
+    let now = bulkhead::adapters::clock::MachineClock.now();
+    let id = MessageId::new(now, &bulkhead::adapters::clock::MachineRandom);
+    let entry = Entry {
+        created: now,
+        expires: now.plus(Duration::from_secs(86_400)),
+        bytes: 2500,
+        attempts: 3,
+        unknown: 0,
+        leased: false,
+        cause: Cause::SetPaused,
+        words: "sending paused".into(),
+        progress: Progress::parse(".t").unwrap(),
+        from: "bounces@acme.example".into(),
+        to: to.into(),
+        digest: None,
+    };
+    let lane = Lane { tenant: TenantId::parse(tenant).unwrap(), stream: Some(StreamId::parse(stream).unwrap()) };
+    let mut batch = Batch::new();
+    batch.put(lane.key("main", now.plus(Duration::from_secs(630)), id), If::Absent, record::seal(&entry));
+    with_store(place, |store| pollster(store.commit(batch)).map(drop).unwrap());
+    id.to_string()
+}
+
+/// Something done to the store while nobody else has it.
+fn with_store<T>(place: &Place, work: impl FnOnce(&bulkhead::adapters::sled::SledStore) -> T) -> T {
+    let store = bulkhead::adapters::sled::SledStore::open(&place.path("data")).unwrap();
+    let done = work(&store);
+    store.close();
+    done
+}
+
+fn pollster<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+#[test]
+fn held_messages_are_listed_retried_and_discarded_without_a_relay() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    assert_eq!(place.ok(&["outbox", "list"]).out, "no message is held\n");
+    assert_eq!(place.json(&["outbox", "list"]), serde_json::json!([]));
+    let first = put_row(&place, "acme", "marketing", "joe@x.example");
+    let second = put_row(&place, "acme", "transactional", "ann@y.example");
+
+    let table = place.ok(&["outbox", "list"]).out;
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let head = "MESSAGE TENANT STREAM TO RECIPIENTS SIZE AGE ATTEMPTS CAUSE NEXT";
+    assert_eq!(lines[0], head.split(' ').collect::<Vec<_>>());
+    assert_eq!(lines[1][..9], [&*first, "acme", "marketing", "joe@x.example", "1", "of", "2", "2.4", "KiB"], "{table}");
+    assert_eq!(lines[1][10..], ["3", "configuration_set_paused", "held,", "in", "10m"], "{table}");
+    let totals = "messages: 2, open recipients: 2, size: 4.8 KiB; ready: 0, waiting: 0, being sent: 0, held: 2";
+    assert_eq!(table.lines().last(), Some(totals));
+    let rows = place.json(&["outbox", "list", "--stream", "transactional", "--cause", "configuration_set_paused"]);
+    assert_eq!(rows.as_array().unwrap().len(), 1);
+    assert_eq!((&rows[0]["message"], &rows[0]["state"]), (&Value::from(&*second), &Value::from("held")));
+    assert_eq!(place.json(&["outbox", "list", "--cause", "rate"]), serde_json::json!([]));
+
+    let shown = place.ok(&["outbox", "show", &first.to_lowercase()]).out;
+    assert_eq!(field(&shown, "message"), first);
+    assert!(shown.contains("2: 1 open, 1 taken, 0 refused") && shown.contains("sending paused"), "{shown}");
+
+    let retried = place.ok(&["outbox", "retry", &first]);
+    assert_eq!(retried.out, "messages retried: 1, left alone: 0\n");
+    assert!(retried.err.contains("no relay runs"), "{retried:?}");
+    let states = |rows: Value| rows.as_array().unwrap().iter().map(|row| row["state"].clone()).collect::<Vec<_>>();
+    assert_eq!(states(place.json(&["outbox", "list"])), ["ready", "held"], "and it is written down");
+    let retried = place.json(&["outbox", "retry", "--tenant", "acme", "--stream", "transactional"]);
+    assert_eq!(retried, serde_json::json!({"retried": 1, "left_alone": []}));
+
+    let discarded = place.ok(&["outbox", "discard", &second, "--reason", "stale"]);
+    assert_eq!(discarded.out, "messages discarded: 1, left alone: 0\n");
+    assert_eq!(place.json(&["outbox", "discard", "--all"])["discarded"], 1);
+    assert_eq!(place.json(&["outbox", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn what_is_meant_has_to_be_said_before_anything_is_discarded() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let id = put_row(&place, "acme", "marketing", "joe@x.example");
+    for wrong in [
+        &["outbox", "discard"][..],
+        &["outbox", "retry"],
+        &["outbox", "discard", "--stream", "marketing"],
+        &["outbox", "discard", &id, "--all"],
+        &["outbox", "discard", &id, "--tenant", "acme"],
+        &["outbox", "retry", "--tenant", "acme", "--all"],
+        &["outbox", "discard", "not-an-id"],
+        &["outbox", "list", "--cause", "moon"],
+        &["outbox", "show"],
+        &["store"],
+    ] {
+        let ran = place.run(wrong);
+        assert_eq!(ran.code, 64, "{wrong:?}: {ran:?}");
+    }
+    let gone = "01KAH2V4S9Q0ZC7M3T8N5XW1YE";
+    for (arguments, wanted) in [
+        (&["outbox", "show", gone][..], "is held: it has been sent"),
+        (&["outbox", "retry", &id, gone], "is held: it has been sent"),
+        (&["outbox", "discard", "--tenant", "acne"], "did you mean acme?"),
+        (&["outbox", "discard", "--tenant", "acme", "--stream", "marketin"], "did you mean marketing?"),
+        (&["outbox", "list", "--tenant", "acne"], "no tenant acne"),
+    ] {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code, 1, "{arguments:?}: {ran:?}");
+        assert!(ran.err.contains(wanted), "{arguments:?}: {ran:?}");
+    }
+    assert_eq!(place.json(&["outbox", "list"])[0]["state"], "held", "nothing was done");
+}
+
+#[test]
+fn the_store_is_checked_with_a_relay_and_without() {
+    use bulkhead::store::{Batch, If, Key, Store as _};
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let whole = place.ok(&["store", "verify"]);
+    assert!(whole.out.starts_with("records: ") && whole.out.ends_with("faults: 0\n"), "{whole:?}");
+    let served = Served::start(&place);
+    let verified = place.json(&["store", "verify"]);
+    assert!(verified["records"].as_u64().unwrap() >= 5, "{verified}");
+    assert_eq!((&verified["faults_in_all"], &verified["faults"]), (&Value::from(0), &serde_json::json!([])));
+    let refused = place.run(&["store", "rebuild"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("a relay runs") && refused.err.contains("stop it first"), "{refused:?}");
+    served.stop();
+
+    let lost = put_row(&place, "acme", "marketing", "joe@x.example");
+    let credential = Key::credential(&"acme-file".parse().unwrap());
+    let mut batch = Batch::new();
+    batch.put(credential, If::Any, bytes::Bytes::from_static(b"rubbish"));
+    with_store(&place, |store| pollster(store.commit(batch)).map(drop).unwrap());
+    let found = place.run(&["store", "verify"]);
+    assert_eq!(found.code, 1, "{found:?}");
+    for wanted in ["record: credential/acme-file: ", "apply the tenants file", &format!("missing: {lost}"), "faults: 2"]
+    {
+        assert!(found.out.contains(wanted), "{wanted}: {found:?}");
+    }
+    let found = place.run(&["store", "verify", "--json"]);
+    assert_eq!(found.code, 1);
+    let found: Value = serde_json::from_str(&found.out).unwrap();
+    assert_eq!((&found["faults_in_all"], &found["faults"][0]["kind"]), (&Value::from(2), &Value::from("record")));
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_is_moved_aside_only_when_that_is_asked_for() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    place.ok(&["suppression", "add", "acme", "gone@b.example"]);
+    std::fs::create_dir_all(place.path("data/outbox")).unwrap();
+    place.write("data/outbox/a-file", "of the outbox");
+    assert_eq!(place.json(&["store", "rebuild"])["held"], 0, "a whole store is left where it is");
+    assert_eq!(place.json(&["suppression", "list", "acme"]).as_array().unwrap().len(), 1);
+
+    // A store of another format, which sled itself can open.
+    place.write("data/conf", "this is no sled's configuration, and longer than its checksum");
+    let refused = place.run(&["tenant", "list"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.contains("is damaged") && refused.err.contains("bulkhead store rebuild"), "{refused:?}");
+    let refused = place.run(&["store", "rebuild"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    for wanted in ["is damaged", "--move-aside", "loses suppressions", "backup"] {
+        assert!(refused.err.contains(wanted), "{wanted}: {refused:?}");
+    }
+    assert!(place.path("data/db").exists(), "nothing was moved");
+
+    let rebuilt = place.run(&["store", "rebuild", "--move-aside", "--json"]);
+    assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
+    assert!(rebuilt.err.contains("Lost with it: suppressions"), "{rebuilt:?}");
+    let told: Value = serde_json::from_str(&rebuilt.out).unwrap();
+    let aside = PathBuf::from(told["moved_to"].as_str().unwrap());
+    assert!(aside.file_name().unwrap().to_str().unwrap().starts_with("damaged-2"), "{told}");
+    for name in ["conf", "db"] {
+        assert!(aside.join(name).exists() && place.path("data").join(name).exists(), "{name}");
+    }
+    assert!(std::fs::read(aside.join("conf")).unwrap().starts_with(b"this is no sled's"));
+    assert_eq!(std::fs::read_to_string(place.path("data/outbox/a-file")).unwrap(), "of the outbox");
+    assert!(!aside.join("outbox").exists() && !aside.join("lock").exists());
+    assert_eq!(place.json(&["tenant", "list"]), serde_json::json!([]));
+    place.ok(&["apply", &place.tenants()]);
+    assert_eq!(place.json(&["suppression", "list", "acme"]), serde_json::json!([]), "lost, as was said");
+}
+
 /// The value behind a name in two-column output.
 fn field(text: &str, name: &str) -> String {
     let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
