@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mail::{MessageId, ReversePath, StreamId, TenantId, Username};
+use crate::mail::{MessageId, StreamId, TenantId, Username};
 use crate::outbox::{Entry, Manifest, Mark, Progress, Slot, Wait};
 use crate::policy::tenant::{
     FanOut, Handoff, Limits, Pause, PausedReply, Stream, StreamKind, Suppression, SuppressionReason, Tenant, Warmup,
@@ -590,10 +590,7 @@ impl HeldRow {
 impl HeldView {
     /// A held message with what its body file says beside its octets.
     pub fn of(mut row: HeldRow, manifest: &Manifest, progress: &Progress, most: usize) -> Self {
-        row.from = match &manifest.reverse_path {
-            ReversePath::Null => "<>".into(),
-            ReversePath::Mailbox(mailbox) => mailbox.to_string(),
-        };
+        row.from = manifest.reverse_path.to_string();
         let address = |(at, mailbox): (usize, &crate::mail::Mailbox)| AddressView {
             address: mailbox.to_string(),
             mark: match progress.of(at) {
