@@ -1,4 +1,6 @@
-//! What the machines cost by themselves, without sockets, TLS or SES: `cargo bench`.
+//! What the machines cost by themselves, without sockets, TLS or SES: `cargo bench`. And what the
+//! disk lets the spool do: `SPOOL_BENCH=FOLDER cargo bench spool`, with a folder on the disk in
+//! question (the temporary one if none is named).
 //!
 //! The figures of a whole message, beside the floor of the AWS SDK, are made with `bulkhead.sh`.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
@@ -7,17 +9,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bulkhead::adapters::clock::{MachineClock, MachineRandom};
+use bulkhead::adapters::spool::{FileSpool, Options};
 use bulkhead::event;
 use bulkhead::mail::header::{Additions, HeaderLimits, HeaderSection};
-use bulkhead::mail::{ConfigurationSet, Login, Mailbox, Receipt, ReversePath, StreamId, Taken, TenantId, Username};
+use bulkhead::mail::{
+    ConfigurationSet, Login, Mailbox, MessageId, Receipt, ReversePath, StreamId, Taken, TenantId, Username,
+};
+use bulkhead::outbox::Spool;
 use bulkhead::policy::decide;
 use bulkhead::policy::tenant::{
     FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
 };
 use bulkhead::smtp::{Answer, Question, Session, Step, Terms};
+use bulkhead::time::Clock;
 use bytes::Bytes;
 use divan::Bencher;
-use divan::counter::BytesCount;
+use divan::counter::{BytesCount, ItemsCount};
 
 fn main() {
     divan::main();
@@ -186,4 +194,33 @@ fn decisions(bencher: Bencher<'_, '_>) {
 fn event_parse(bencher: Bencher<'_, '_>) {
     let body = include_bytes!("../tests/events/envelope_sns_to_sqs_bounce.json");
     bencher.bench(|| event::parse(divan::black_box(body)).unwrap());
+}
+
+/// Messages of 10 KB that are kept by 1, 16 and 64 at once, durably; the items are messages.
+#[divan::bench(args = [1, 16, 64], sample_count = 10, sample_size = 1)]
+fn spool_keep(bencher: Bencher<'_, '_>, keepers: usize) {
+    const EACH: usize = 50;
+    let parent = std::env::var_os("SPOOL_BENCH").map_or_else(std::env::temp_dir, Into::into);
+    let folder = tempfile::tempdir_in(parent).unwrap();
+    let writers = std::env::var("SPOOL_WRITERS").map_or(32, |text| text.parse().unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let spool = Arc::new(FileSpool::open(folder.path(), Options { writers }).unwrap());
+    let message = Bytes::from(message(10_240));
+    bencher.counter(ItemsCount::new(keepers * EACH)).bench_local(|| {
+        let keepers = (0..keepers).map(|_| {
+            let (spool, message) = (Arc::clone(&spool), message.clone());
+            runtime.spawn(async move {
+                for _ in 0..EACH {
+                    let id = MessageId::new(MachineClock.now(), &MachineRandom);
+                    spool.keep(id, vec![message.slice(..500), message.slice(500..)]).await.unwrap();
+                }
+            })
+        });
+        let keepers: Vec<_> = keepers.collect();
+        runtime.block_on(async {
+            for keeper in keepers {
+                keeper.await.unwrap();
+            }
+        });
+    });
 }

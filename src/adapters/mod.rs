@@ -4,5 +4,6 @@ pub mod clock;
 pub mod log;
 pub mod ses;
 pub mod sled;
+pub mod spool;
 pub mod sqs;
 pub mod tls;

@@ -114,4 +114,12 @@ pub mod decisions {
     /// Half of the processors serve connections.
     #[doc = include_str!("decisions/workers.md")]
     pub mod workers {}
+
+    /// Turns go by class, then tenant, then stream.
+    #[doc = include_str!("decisions/turns.md")]
+    pub mod turns {}
+
+    /// Breakers of the account and of streams.
+    #[doc = include_str!("decisions/breakers.md")]
+    pub mod breakers {}
 }
