@@ -600,34 +600,63 @@ fn the_demo_ends_well_and_proves_it() {
 
 // --- Held messages and the check of the store ---------------------------------------------------
 
-/// A message that waits, as a row of the outbox in the place's store; the program that is tested
-/// finds it there.
-fn put_row(place: &Place, tenant: &str, stream: &str, to: &str) -> String {
-    use bulkhead::mail::{MessageId, StreamId, TenantId};
-    use bulkhead::outbox::{Cause, Entry, Lane, Progress};
-    use bulkhead::store::{Batch, If, Store as _, record};
+/// Message data that no command may show.
+const HUSH: &str = "Subject: hush\r\n\r\nfor the recipients alone\r\n";
+
+/// Holds messages in the place's outbox, one for each stream and recipient, of whom one has it already.
+fn hold(place: &Place, letters: &[(&str, &str)]) -> Vec<String> {
+    use bulkhead::adapters::clock::{MachineClock, MachineRandom};
+    use bulkhead::adapters::spool::{FileSpool, Options as Spooling};
+    use bulkhead::mail::{Mailbox, MessageId, ReversePath, SessionId, StreamId, TenantId, Username};
+    use bulkhead::outbox::{Bounds, Cause, Content, Holding, Manifest, Options, Outbox, Progress, Start};
+    use bulkhead::store::Store;
     use bulkhead::time::Clock as _;
-    let now = bulkhead::adapters::clock::MachineClock.now();
-    let id = MessageId::new(now, &bulkhead::adapters::clock::MachineRandom);
-    let entry = Entry {
-        created: now,
-        expires: now.plus(Duration::from_secs(86_400)),
-        bytes: 2500,
-        attempts: 3,
-        unknown: 0,
-        leased: false,
-        cause: Cause::SetPaused,
-        words: "sending paused".into(),
-        progress: Progress::parse(".t").unwrap(),
-        from: "bounces@acme.example".into(),
-        to: to.into(),
-        digest: None,
-    };
-    let lane = Lane { tenant: TenantId::parse(tenant).unwrap(), stream: Some(StreamId::parse(stream).unwrap()) };
-    let mut batch = Batch::new();
-    batch.put(lane.key("main", now.plus(Duration::from_secs(630)), id), If::Absent, record::seal(&entry));
-    with_store(place, |store| pollster(store.commit(batch)).map(drop).unwrap());
-    id.to_string()
+    use std::sync::Arc;
+
+    let mailbox = |text: &str| Mailbox::parse(text.as_bytes()).unwrap();
+    let store = Arc::new(bulkhead::adapters::sled::SledStore::open(&place.path("data")).unwrap());
+    let held = wait_for(async {
+        let spool = Arc::new(FileSpool::open(&place.path("data"), Spooling { writers: 4 }).unwrap());
+        let bounds = Bounds { messages: 5000, messages_per_tenant: 5000, bytes_per_tenant: 1 << 30 };
+        let options = Options { bounds, disk_reserve_bytes: 0 };
+        let object: Arc<dyn Store> = store.clone();
+        let opened = Outbox::open(object, spool, "main", options, MachineClock.now(), Duration::ZERO).await;
+        let (outbox, _) = opened.unwrap();
+        let mut ids = Vec::new();
+        for (later, (stream, to)) in (0..).zip(letters) {
+            // Each in a millisecond of its own, so that they sort as they were given.
+            let now = MachineClock.now().plus(Duration::from_millis(later));
+            let manifest = Manifest {
+                id: MessageId::new(now, &MachineRandom),
+                session: SessionId::new(now, &MachineRandom),
+                tenant: TenantId::parse("acme").unwrap(),
+                stream: Some(StreamId::parse(stream).unwrap()),
+                credential: Username::parse("acme-file").unwrap(),
+                reverse_path: ReversePath::Mailbox(mailbox("bounces@acme.example")),
+                recipients: vec![mailbox(to), mailbox("has.it@z.example")],
+                claims: vec![mailbox("news@acme.example")],
+                tags: vec![("campaign".into(), "may".into())],
+                created: now,
+                expires: now.plus(Duration::from_secs(86_400)),
+                digest: None,
+            };
+            let content = Content { first: vec![bytes::Bytes::from_static(HUSH.as_bytes())], draft: None };
+            let holding = Holding {
+                manifest: &manifest,
+                content: &content,
+                progress: Progress::parse(".t").unwrap(),
+                cause: Cause::SetPaused,
+                words: "sending paused",
+                unknown: 0,
+                until: Start::At(now.plus(Duration::from_secs(630))),
+            };
+            outbox.hold(holding).await.unwrap();
+            ids.push(manifest.id.to_string());
+        }
+        ids
+    });
+    store.close();
+    held
 }
 
 /// Something done to the store while nobody else has it.
@@ -638,7 +667,7 @@ fn with_store<T>(place: &Place, work: impl FnOnce(&bulkhead::adapters::sled::Sle
     done
 }
 
-fn pollster<T>(future: impl Future<Output = T>) -> T {
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
@@ -648,27 +677,32 @@ fn held_messages_are_listed_retried_and_discarded_without_a_relay() {
     place.ok(&["apply", &place.tenants()]);
     assert_eq!(place.ok(&["outbox", "list"]).out, "no message is held\n");
     assert_eq!(place.json(&["outbox", "list"]), serde_json::json!([]));
-    let first = put_row(&place, "acme", "marketing", "joe@x.example");
-    let second = put_row(&place, "acme", "transactional", "ann@y.example");
+    let held = hold(&place, &[("marketing", "joe@x.example"), ("transactional", "ann@y.example")]);
+    let [first, second] = &held[..] else { panic!("{held:?}") };
 
     let table = place.ok(&["outbox", "list"]).out;
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     let head = "MESSAGE TENANT STREAM TO RECIPIENTS SIZE AGE ATTEMPTS CAUSE NEXT";
     assert_eq!(lines[0], head.split(' ').collect::<Vec<_>>());
-    assert_eq!(lines[1][..9], [&*first, "acme", "marketing", "joe@x.example", "1", "of", "2", "2.4", "KiB"], "{table}");
+    assert_eq!(lines[1][..9], [first, "acme", "marketing", "joe@x.example", "1", "of", "2", "43", "B"], "{table}");
     assert_eq!(lines[1][10..], ["3", "configuration_set_paused", "held,", "in", "10m"], "{table}");
-    let totals = "messages: 2, open recipients: 2, size: 4.8 KiB; ready: 0, waiting: 0, being sent: 0, held: 2";
+    let totals = "messages: 2, open recipients: 2, size: 86 B; ready: 0, waiting: 0, being sent: 0, held: 2";
     assert_eq!(table.lines().last(), Some(totals));
     let rows = place.json(&["outbox", "list", "--stream", "transactional", "--cause", "configuration_set_paused"]);
     assert_eq!(rows.as_array().unwrap().len(), 1);
-    assert_eq!((&rows[0]["message"], &rows[0]["state"]), (&Value::from(&*second), &Value::from("held")));
+    assert_eq!((&rows[0]["message"], &rows[0]["state"]), (&Value::from(second.as_str()), &Value::from("held")));
     assert_eq!(place.json(&["outbox", "list", "--cause", "rate"]), serde_json::json!([]));
 
     let shown = place.ok(&["outbox", "show", &first.to_lowercase()]).out;
-    assert_eq!(field(&shown, "message"), first);
+    assert_eq!(&field(&shown, "message"), first);
     assert!(shown.contains("2: 1 open, 1 taken, 0 refused") && shown.contains("sending paused"), "{shown}");
+    let recipients: Vec<Vec<&str>> =
+        shown.lines().rev().take(2).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(recipients, [["has.it@z.example", "taken"], ["joe@x.example", "open"]]);
+    assert!(shown.contains("campaign=may") && field(&shown, "credential") == "acme-file", "{shown}");
+    assert!(!shown.contains("hush") && !shown.contains("for the recipients"), "{shown}");
 
-    let retried = place.ok(&["outbox", "retry", &first]);
+    let retried = place.ok(&["outbox", "retry", first]);
     assert_eq!(retried.out, "messages retried: 1, left alone: 0\n");
     assert!(retried.err.contains("no relay runs"), "{retried:?}");
     let states = |rows: Value| rows.as_array().unwrap().iter().map(|row| row["state"].clone()).collect::<Vec<_>>();
@@ -676,7 +710,7 @@ fn held_messages_are_listed_retried_and_discarded_without_a_relay() {
     let retried = place.json(&["outbox", "retry", "--tenant", "acme", "--stream", "transactional"]);
     assert_eq!(retried, serde_json::json!({"retried": 1, "left_alone": []}));
 
-    let discarded = place.ok(&["outbox", "discard", &second, "--reason", "stale"]);
+    let discarded = place.ok(&["outbox", "discard", second, "--reason", "stale"]);
     assert_eq!(discarded.out, "messages discarded: 1, left alone: 0\n");
     assert_eq!(place.json(&["outbox", "discard", "--all"])["discarded"], 1);
     assert_eq!(place.json(&["outbox", "list"]), serde_json::json!([]));
@@ -686,7 +720,7 @@ fn held_messages_are_listed_retried_and_discarded_without_a_relay() {
 fn what_is_meant_has_to_be_said_before_anything_is_discarded() {
     let place = Place::new();
     place.ok(&["apply", &place.tenants()]);
-    let id = put_row(&place, "acme", "marketing", "joe@x.example");
+    let id = hold(&place, &[("marketing", "joe@x.example")]).remove(0);
     for wrong in [
         &["outbox", "discard"][..],
         &["outbox", "retry"],
@@ -733,21 +767,39 @@ fn the_store_is_checked_with_a_relay_and_without() {
     assert!(refused.err.contains("a relay runs") && refused.err.contains("stop it first"), "{refused:?}");
     served.stop();
 
-    let lost = put_row(&place, "acme", "marketing", "joe@x.example");
+    let held = hold(&place, &[("marketing", "joe@x.example"); 4]);
+    let [lost, flipped, stray, _] = &held[..] else { panic!("{held:?}") };
+    std::fs::remove_file(place.path("data/outbox").join(lost)).unwrap();
+    let file = place.path("data/outbox").join(flipped);
+    let mut octets = std::fs::read(&file).unwrap();
+    let at = octets.windows(4).position(|part| part == b"hush").unwrap();
+    octets[at] ^= 4;
+    std::fs::write(&file, octets).unwrap();
+    // A file that no row has: the row of another one's copy.
+    let copy = format!("{}{}", &stray[..25], if stray.ends_with('0') { '1' } else { '0' });
+    std::fs::copy(place.path("data/outbox").join(stray), place.path("data/outbox").join(&copy)).unwrap();
     let credential = Key::credential(&"acme-file".parse().unwrap());
     let mut batch = Batch::new();
     batch.put(credential, If::Any, bytes::Bytes::from_static(b"rubbish"));
-    with_store(&place, |store| pollster(store.commit(batch)).map(drop).unwrap());
+    with_store(&place, |store| wait_for(store.commit(batch)).map(drop).unwrap());
     let found = place.run(&["store", "verify"]);
     assert_eq!(found.code, 1, "{found:?}");
-    for wanted in ["record: credential/acme-file: ", "apply the tenants file", &format!("missing: {lost}"), "faults: 2"]
-    {
+    for wanted in [
+        "record: credential/acme-file: ",
+        "apply the tenants file",
+        &format!("missing: {lost}: "),
+        &format!("body: {flipped}: "),
+        &format!("stray: {copy}: "),
+        "held messages: 4 (",
+        "body files: 4, faults: 4\n",
+    ] {
         assert!(found.out.contains(wanted), "{wanted}: {found:?}");
     }
     let found = place.run(&["store", "verify", "--json"]);
     assert_eq!(found.code, 1);
     let found: Value = serde_json::from_str(&found.out).unwrap();
-    assert_eq!((&found["faults_in_all"], &found["faults"][0]["kind"]), (&Value::from(2), &Value::from("record")));
+    assert_eq!((&found["faults_in_all"], &found["faults"][0]["kind"]), (&Value::from(4), &Value::from("record")));
+    assert!(place.path("data/outbox").join(&copy).exists(), "it changed nothing");
 }
 
 #[test]
@@ -755,12 +807,12 @@ fn a_store_that_cannot_be_opened_is_moved_aside_only_when_that_is_asked_for() {
     let place = Place::new();
     place.ok(&["apply", &place.tenants()]);
     place.ok(&["suppression", "add", "acme", "gone@b.example"]);
-    std::fs::create_dir_all(place.path("data/outbox")).unwrap();
+    let held = hold(&place, &[("marketing", "joe@x.example"); 30]);
     place.write("data/outbox/a-file", "of the outbox");
-    assert_eq!(place.json(&["store", "rebuild"])["held"], 0, "a whole store is left where it is");
+    let rebuilt = place.json(&["store", "rebuild", "--move-aside"]);
+    assert_eq!((&rebuilt["held"], &rebuilt["moved_to"]), (&Value::from(30), &Value::Null), "a whole store stays");
     assert_eq!(place.json(&["suppression", "list", "acme"]).as_array().unwrap().len(), 1);
 
-    // A store of another format, which sled itself can open.
     place.write("data/conf", "this is no sled's configuration, and longer than its checksum");
     let refused = place.run(&["tenant", "list"]);
     assert_eq!(refused.code, 1, "{refused:?}");
@@ -776,6 +828,14 @@ fn a_store_that_cannot_be_opened_is_moved_aside_only_when_that_is_asked_for() {
     assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
     assert!(rebuilt.err.contains("Lost with it: suppressions"), "{rebuilt:?}");
     let told: Value = serde_json::from_str(&rebuilt.out).unwrap();
+    assert_eq!(told["held"], 30);
+    let rows = place.json(&["outbox", "list"]);
+    let ids: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["message"].as_str().unwrap()).collect();
+    let mut sorted: Vec<&str> = held.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    assert_eq!(ids, sorted);
+    assert!(rows.as_array().unwrap().iter().all(|row| row["recipients"]["taken"] == 1), "{rows}");
+    assert_eq!(place.json(&["store", "verify"])["messages"], 30);
     let aside = PathBuf::from(told["moved_to"].as_str().unwrap());
     assert!(aside.file_name().unwrap().to_str().unwrap().starts_with("damaged-2"), "{told}");
     for name in ["conf", "db"] {

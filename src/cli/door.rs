@@ -9,11 +9,11 @@ use super::Failure;
 use super::output::Out;
 use crate::adapters::clock::{MachineClock, MachineRandom};
 use crate::adapters::sled::{OpenError, SledStore};
+use crate::adapters::spool::{self, FileSpool};
 use crate::admin::control::{AskError, ConnectError, own_actor};
 use crate::admin::{Client, Desk, Request, Response, perform};
 use crate::config::Settings;
 use crate::ingest::Applier;
-use crate::outbox::memory::MemorySpool;
 use crate::outbox::{Bounds, Options, Outbox, Spool};
 use crate::store::Store;
 use crate::time::Clock as _;
@@ -136,12 +136,10 @@ pub(super) fn open_store(settings: &Settings) -> Result<SledStore, Failure> {
     })
 }
 
-/// The outbox's files, in the folder `outbox` of the data folder.
-// To be `adapters::spool::FileSpool::open(&settings.data_dir, …)`, with a failure of its own: this
-// function is the one place of the command line that knows which spool it is.
-#[expect(clippy::unnecessary_wraps, reason = "files can fail to open")]
-pub(super) fn spool_of(_settings: &Settings) -> Result<Arc<dyn Spool>, Failure> {
-    Ok(Arc::new(MemorySpool::new()))
+/// The outbox's files, in the folder `outbox` of the data folder. The store is to be open: its lock
+/// keeps others from the files too.
+pub(super) fn spool_of(settings: &Settings) -> Result<Arc<dyn Spool>, Failure> {
+    Ok(Arc::new(FileSpool::open(&settings.data_dir, spool::Options { writers: settings.outbox.writers })?))
 }
 
 fn outbox_options(settings: &Settings) -> Options {
