@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -29,10 +30,11 @@ use bulkhead::outbox::{
 use bulkhead::secret::Random;
 use bulkhead::store::directory::Directory;
 use bulkhead::store::memory::MemoryStore;
-use bulkhead::store::{Batch, If, Key, Store, record};
+use bulkhead::store::{Batch, CommitError, If, Key, Pending, ReadError, Store, Versioned, record};
 use bulkhead::time::{Clock, Timestamp};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -721,6 +723,56 @@ async fn whoever_discards_and_whoever_sends_never_both_have_a_message() {
     assert!(discarded > 0 && !sent.is_empty(), "{discarded} {}", sent.len());
 }
 
+/// The moment in which the discard reads the row: nobody gets a lease in it.
+#[tokio::test]
+async fn a_message_is_out_of_turn_from_the_moment_its_discard_begins() {
+    let memory = Arc::new(MemoryStore::new());
+    let office = Office::on(memory.clone(), MemorySpool::new()).await.0;
+    let id = office.hold(Letter { start: Start::Ready, ..Letter::default() }).await;
+    let gated = Arc::new(Gated { store: memory, gate: RwLock::new(()) });
+    let spool = Arc::new(office.spool.clone());
+    let opened = Outbox::open(gated.clone(), spool, NODE, OPTIONS, at(0), MINUTE).await;
+    let (outbox, _) = opened.unwrap();
+    outbox.with_index(|index| index.promote(at(1)));
+
+    let closed = gated.gate.write().await;
+    let mut discard = std::pin::pin!(outbox.discard(id));
+    assert!(std::future::poll_fn(|context| Poll::Ready(discard.as_mut().poll(context))).await.is_pending());
+    let lane = Lane { tenant: tenant("acme"), stream: Some(stream("main")) };
+    assert_eq!(outbox.with_index(|index| index.next(&lane).map(|(id, _)| id)), None);
+    drop(closed);
+    discard.await.unwrap();
+    assert!(!outbox.holds(id));
+}
+
+/// A store that is read only while nobody has its gate.
+struct Gated {
+    store: Arc<MemoryStore>,
+    gate: RwLock<()>,
+}
+
+impl Store for Gated {
+    fn get<'a>(&'a self, key: &'a Key) -> Pending<'a, Result<Option<Versioned>, ReadError>> {
+        Box::pin(async move {
+            let _open = self.gate.read().await;
+            self.store.get(key).await
+        })
+    }
+
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a Key,
+        after: Option<&'a Key>,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<(Key, Versioned)>, ReadError>> {
+        self.store.scan(prefix, after, limit)
+    }
+
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>> {
+        self.store.commit(batch)
+    }
+}
+
 // --- Over the socket ---------------------------------------------------------------------------
 
 #[tokio::test]
@@ -1017,10 +1069,7 @@ struct Dying {
 }
 
 impl Store for Dying {
-    fn get<'a>(
-        &'a self,
-        key: &'a Key,
-    ) -> bulkhead::store::Pending<'a, Result<Option<bulkhead::store::Versioned>, bulkhead::store::ReadError>> {
+    fn get<'a>(&'a self, key: &'a Key) -> Pending<'a, Result<Option<Versioned>, ReadError>> {
         self.store.get(key)
     }
 
@@ -1029,11 +1078,11 @@ impl Store for Dying {
         prefix: &'a Key,
         after: Option<&'a Key>,
         limit: usize,
-    ) -> bulkhead::store::Pending<'a, Result<Vec<(Key, bulkhead::store::Versioned)>, bulkhead::store::ReadError>> {
+    ) -> Pending<'a, Result<Vec<(Key, Versioned)>, ReadError>> {
         self.store.scan(prefix, after, limit)
     }
 
-    fn commit(&self, batch: Batch) -> bulkhead::store::Pending<'_, Result<u64, bulkhead::store::CommitError>> {
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>> {
         let mut left = self.left.lock().unwrap();
         match left.checked_sub(1) {
             Some(now) => *left = now,
