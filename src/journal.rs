@@ -14,7 +14,7 @@
 //! | `listener` `address` `tls` | our own address, where a line is about a listener; how it speaks TLS |
 //! | `from` | the reverse-path, shown as `log.recipients` says |
 //! | `recipients` | the forward-paths, the first 50, shown as `log.recipients` says |
-//! | `recipient_count` | how many there were |
+//! | `recipient_count` | how many there were; of `message_discarded`: how many were still open |
 //! | `sent` | for how many of them SES took the message, where that is not all |
 //! | `suppressed` | addresses that an event brought onto the tenant's list, shown likewise |
 //! | `bytes` | octets of the message as the client sent it |
@@ -644,6 +644,28 @@ pub fn recipient_refused(
         .list("recipients", std::iter::once(shown(recipient)))
         .text("reason", reason)
         .blamed(Blame::Upstream);
+}
+
+/// `message_discarded`: an operator gave a held message up; for `open` recipients nobody will send it
+/// any more. Joined to its verdict by `message`.
+pub fn message_discarded(
+    message: MessageId,
+    tenant: &TenantId,
+    stream: Option<&StreamId>,
+    open: usize,
+    bytes: u64,
+    actor: &str,
+    reason: &str,
+) {
+    counter!("bulkhead_messages_discarded_total").increment(1);
+    let line = Line::new("message_discarded")
+        .shown("message", message)
+        .shown("tenant", tenant)
+        .maybe("stream", stream)
+        .number("recipient_count", count(open))
+        .number("bytes", bytes)
+        .text("actor", actor);
+    if reason.is_empty() { line } else { line.text("reason", reason) }.write(Level::Warn);
 }
 
 /// Counts one SendEmail call; no line.

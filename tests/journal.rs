@@ -169,6 +169,9 @@ impl Scene {
         journal::message_refused(&Verdict { reply: &self.soft, ..verdict }, text, Blame::Us, &[], 0);
         journal::recipient_relayed(self.session, self.message, &self.login, &self.stream, &self.recipients, text);
         journal::recipient_refused(self.session, self.message, &self.login, &self.stream, &self.recipients[0], text);
+        for (stream, why) in [(None, ""), (Some(&self.stream), text.as_str())] {
+            journal::message_discarded(self.message, &self.login.tenant, stream, 3, 12_345, text, why);
+        }
         journal::upstream_alarm(None, None, text, text);
         journal::upstream_alarm(Some(&self.login.tenant), Some(&self.stream), text, text);
     }
