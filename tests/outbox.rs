@@ -1025,6 +1025,20 @@ async fn a_rebuild_that_breaks_off_loses_nothing() {
     assert_eq!(broken, 6);
 }
 
+#[tokio::test]
+async fn a_rebuild_makes_every_row_out_of_the_files_and_tells_what_is_lost() {
+    let (outbox, store, spool, ids) = with(9).await;
+    let lease = outbox.lease(&lanes()[0], NOW.plus(LEASE)).await.unwrap().unwrap();
+    lease.defer(deferral("tr"), NOW).await.unwrap();
+    drop(outbox);
+    spool.put(ids[7], None);
+    let found = Outbox::rebuild(&*store, &spool, NODE, NOW).await.unwrap();
+    assert_eq!((found.held, found.adopted, &found.missing[..]), (8, 8, &ids[7..8]));
+    let (outbox, found) = open(&store, &spool, NOW).await;
+    assert_eq!((found.held, found.adopted, found.missing.len()), (8, 0, 0));
+    assert_eq!(outbox.entry(ids[0]).await.unwrap().1.progress.marks(), "tr");
+}
+
 /// What a store that has stopped holds, after a restart.
 struct Again(Arc<Flaky>);
 

@@ -47,6 +47,9 @@ pub use spool::{Content, Draft, Spool, SpoolError};
 
 use index::Index;
 
+/// How often a row that moves is looked for where the schedule says it is.
+const LOOKS: usize = 16;
+
 /// How an outbox is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -297,30 +300,24 @@ impl Outbox {
 
     /// The row of a held message.
     pub async fn entry(&self, id: MessageId) -> Result<(Slot, Entry), OutboxError> {
-        loop {
+        let mut active = false;
+        for _ in 0..LOOKS {
             let slot = self.index().slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
             match self.entry_of(id, &slot).await {
                 Ok(entry) => return Ok((slot, entry)),
-                // It was moved while it was looked for.
-                Err(_) if self.index().slot(id).is_some_and(|now| now.version != slot.version) => {}
+                // Its row has just moved, and the schedule is about to say so.
+                Err(OutboxError::NotHeld(_)) => active = slot.wait == Wait::Active,
                 Err(error) => return Err(error),
             }
+            tokio::task::yield_now().await;
         }
+        Err(if active { OutboxError::Active(id) } else { OutboxError::NotHeld(id) })
     }
 
     /// Gives a message up that is not being sent: expired, or discarded by hand. Gives its row as it
     /// was.
     pub async fn discard(self: &Arc<Self>, id: MessageId) -> Result<(Slot, Entry), OutboxError> {
-        let (claim, slot) = {
-            let mut index = self.index();
-            let slot = index.slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
-            if slot.wait == Wait::Active {
-                return Err(OutboxError::Active(id));
-            }
-            // From here on nobody leases it.
-            index.change(id, |slot| slot.wait = Wait::Active);
-            (Claim { outbox: Arc::clone(self), id, back: slot.wait }, slot)
-        };
+        let (claim, slot) = self.claim(id)?;
         let entry = self.entry_of(id, &slot).await?;
         let mut batch = Batch::new();
         batch.remove(slot.lane.key(&self.node, slot.due, id), If::At(slot.version));
@@ -418,6 +415,19 @@ impl Outbox {
         let reserve = self.options.disk_reserve_bytes;
         let free = self.spool.room()?;
         if free < reserve.saturating_add(octets) { Err(HoldError::Reserve { free, reserve }) } else { Ok(()) }
+    }
+
+    /// Takes a message that is not being sent away from whoever would lease it; gives its place in
+    /// the schedule as it was.
+    fn claim(self: &Arc<Self>, id: MessageId) -> Result<(Claim, Slot), OutboxError> {
+        let mut index = self.index();
+        let slot = index.slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
+        if slot.wait == Wait::Active {
+            return Err(OutboxError::Active(id));
+        }
+        index.change(id, |slot| slot.wait = Wait::Active);
+        drop(index);
+        Ok((Claim { outbox: Arc::clone(self), id, back: slot.wait }, slot))
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
