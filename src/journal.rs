@@ -835,6 +835,12 @@ pub fn outbox_deferred(tenant: &TenantId, stream: Option<&StreamId>, reason: &st
         .blamed(Blame::Us);
 }
 
+/// `outbox_unrenewed`: the outbox could not note that its rows are the newest; it tries again in an
+/// hour.
+pub fn outbox_unrenewed(reason: &str) {
+    Line::new("outbox_unrenewed").text("reason", reason).blamed(Blame::Us);
+}
+
 /// `outbox_failed`, `outbox_recovered`: nothing can be held, or can again. `fault` is why. Once each.
 pub fn outbox_fault(fault: Option<&str>) {
     static FAILED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
