@@ -18,7 +18,7 @@ use bulkhead::sandbox::inbox::Message;
 use bulkhead::smtp::Terms;
 use house::{House, Plan, SECRET_OF_ACME};
 use serde_json::Value;
-use support::{Client, code, journal};
+use support::{Client, code, is_verdict, journal};
 
 /// One tenant's name for each test: the journal is one for all of them.
 async fn house(name: &str) -> House {
@@ -36,7 +36,7 @@ async fn client(house: &House, name: &str) -> Client {
 /// The verdict lines of a tenant.
 fn verdicts(name: &str) -> Vec<Value> {
     let mut lines = journal().all("tenant", name);
-    lines.retain(|line| line["event"] == "message_relayed" || line["event"] == "message_refused");
+    lines.retain(is_verdict);
     lines
 }
 
