@@ -240,6 +240,33 @@ async fn the_replies_to_partial_results_that_cannot_be_held() {
     assert_eq!(doubled, 2);
 }
 
+/// While nothing can be held no held mail asks whether SES answers again: new mail does, one message
+/// at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_closes_by_new_mail_while_nothing_can_be_held() {
+    let (stand, reply) = partial(&["throttled-1"], Some(SpoolError::Full("the disk is full".into()))).await;
+    assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+    let mut client = stand.client("app").await;
+    // Before its time nobody is asked.
+    let reply = client.send(&stand.sender(), &["a@example.com"], &stand.message("")).await;
+    assert!(reply.starts_with("452 4.3.1 ") && reply.contains("sending rate"), "{reply}");
+    assert_eq!(stand.ses.calls().len(), 1);
+    // Then one is, and while it has no answer no other.
+    stand.dispatch.try_now(None);
+    client.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+    client.data(&stand.message("")).await;
+    stand.ses.hanging().await;
+    let mut other = stand.client("bound").await;
+    let reply = other.send(&stand.sender(), &["b@example.com"], &stand.message("")).await;
+    assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+    assert_eq!(stand.ses.calls().len(), 2);
+    stand.ses.release();
+    let reply = client.reply().await;
+    assert!(reply.starts_with("250 2.0.0 Ok "), "{reply}");
+    let reply = other.send(&stand.sender(), &["b@example.com"], &stand.message("")).await;
+    assert!(reply.starts_with("250 2.0.0 Ok "), "{reply}");
+}
+
 /// The same alarm again within the minute is no news, whether new mail or held mail gives it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alarm_is_given_once_a_minute() {
