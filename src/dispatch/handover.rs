@@ -171,9 +171,11 @@ impl Dispatch {
                         let ses = self.means.clock.instant().saturating_duration_since(began);
                         if let Some(lease) = lease {
                             let (dispatch, parcel) = (Arc::clone(self), Arc::clone(&parcel));
+                            let abandon = self.abandon.clone();
                             self.tasks.spawn(async move {
-                                let answers = calling.await;
-                                dispatch.conclude(lease, &parcel, answers).await;
+                                // A call that is cut off leaves its lease behind.
+                                let attempt = async { dispatch.conclude(lease, &parcel, calling.await).await };
+                                abandon.run_until_cancelled(attempt).await;
                             });
                         }
                         let how = How::Held { receipt: Receipt::held(durable), cause, words: String::new() };
