@@ -325,8 +325,12 @@ impl Dispatch {
             index.promote(now);
             (index.take_changed(), index.expired(now, EXPIRIES), index.next_moment())
         });
+        // Where the store does not give one up, it is tried again after a nap, not at once.
+        let mut moment = moment;
         for id in expired {
-            self.expire(id).await;
+            if !self.expire(id).await {
+                moment = moment.filter(|at| *at > now);
+            }
         }
         let over = self.board().holds_over(now);
         for lane in &over {

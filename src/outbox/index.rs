@@ -231,10 +231,12 @@ impl Index {
         past.filter(|id| self.slots.get(id).is_some_and(|slot| slot.wait != Wait::Active)).take(limit).collect()
     }
 
-    /// The next moment at which something changes by itself.
+    /// The next moment at which something changes by itself. What is being sent does not: it is looked
+    /// at when its attempt has ended.
     pub fn next_moment(&self) -> Option<Timestamp> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        let expiry = self.expiries.first().map(|(at, _)| *at);
+        let is_active = |id| self.slots.get(id).is_some_and(|slot| slot.wait == Wait::Active);
+        let expiry = self.expiries.iter().find(|(_, id)| !is_active(id)).map(|(at, _)| *at);
         timer.into_iter().chain(expiry).min()
     }
 

@@ -189,7 +189,7 @@ pub struct Terms {
     pub rate: f64,
     /// Recipients in 24 hours.
     pub daily: Option<u64>,
-    /// Least and most of an answer's latency.
+    /// Least and most of an answer's latency; one in twenty takes up to ten times as long.
     pub latency: (Millis, Millis),
     pub faults: Vec<Fault>,
 }
@@ -265,7 +265,8 @@ impl Ses {
         let now = self.clock.millis();
         let latency = {
             let terms = self.state.lock().unwrap().terms.latency;
-            self.random.between(terms.0, terms.1)
+            let usual = self.random.between(terms.0, terms.1);
+            if self.random.below(20) == 0 { usual * u32::try_from(self.random.below(10) + 1).unwrap() } else { usual }
         };
         let tag = |name: &str| call.tags.iter().find(|(of, _)| of == name).map_or("", |(_, value)| value).to_owned();
         let lane = (tag("tenant"), tag("stream"));
