@@ -537,3 +537,23 @@ fn a_lane_that_is_paused_or_held_waits_until_it_is_let_go() {
         assert_eq!((world.ses.count(), life.held()), (11, 0));
     });
 }
+
+/// A hold that ends while its tenant is paused ends once, and the pause holds on.
+#[test]
+fn a_hold_that_ends_under_a_pause_ends_once() {
+    let plan = Plan::new(17, vec![queueing(tenant("one", 1))]);
+    simulate(plan, async |world| {
+        let life = world.live().await;
+        let until = world.clock.now().plus(Duration::from_secs(60));
+        life.dispatch.hold_lane(&lane("one", "bulk"), Hold { reason: "bounces".into(), until: Some(until) });
+        let pause = Pause { at: world.clock.now(), actor: "cli:root".into(), reason: "unpaid".into() };
+        world.change_tenant("one", |tenant| tenant.pause = Some(pause));
+        world.send(&life.dispatch, letter("one", "bulk", 0)).await;
+        world.at(5 * MINUTE).await;
+        assert_eq!((world.lines("lane_released").len(), life.held()), (1, 1));
+        assert_eq!(life.dispatch.why(&lane("one", "bulk")).unwrap().0, "tenant_paused");
+        world.change_tenant("one", |tenant| tenant.pause = None);
+        world.at(6 * MINUTE).await;
+        assert_eq!((world.lines("lane_released").len(), life.held()), (1, 0));
+    });
+}
