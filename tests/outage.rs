@@ -557,3 +557,249 @@ fn a_hold_that_ends_under_a_pause_ends_once() {
         assert_eq!((world.lines("lane_released").len(), life.held()), (1, 0));
     });
 }
+
+// ---------------------------------------------------------------------------------------------
+// Fairness
+
+/// How long each relayed or held message of the tenants that `of` names took from being offered to
+/// the last recipient's taking, sorted.
+fn delays(heard: &[Heard], seen: &[Seen], of: impl Fn(&str) -> bool) -> Vec<Millis> {
+    let taken = takings(seen);
+    let last = |message: &Heard| {
+        let of = |to: &String| taken.get(&(message.connection, message.number, to.clone()))?.iter().copied().max();
+        message.to.iter().filter_map(of).max()
+    };
+    let ours = heard.iter().filter(|message| of(&message.tenant));
+    let mut delays: Vec<Millis> = ours.map(|message| last(message).unwrap() - message.offered).collect();
+    delays.sort_unstable();
+    delays
+}
+
+fn tenants(names: &[&str]) -> Vec<Tenant> {
+    names.iter().map(|name| tenant(name, 1)).collect()
+}
+
+const NINE: [&str; 9] = ["t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9"];
+
+/// Messages of one tenant that wait already when the dispatcher begins to run.
+async fn backlog(world: &Arc<World>, life: &Life, tenant: &str, stream: &str, messages: u32) {
+    for number in 0..messages {
+        let letter = Letter { connection: 1_000_000, ..letter(tenant, stream, number) };
+        assert!(matches!(world.send(&life.dispatch, letter).await, Answer::Held(_)));
+    }
+}
+
+/// Each of [`NINE`] sends a message now and then by one connection.
+async fn nine_send(world: &Arc<World>, life: &Life, stream: &'static str, every: Millis, until: Millis) {
+    let clients: Vec<_> = (1..10)
+        .map(|number| {
+            let who = (number, format!("t{number}"), stream);
+            tokio::spawn(connection(Arc::clone(world), Arc::clone(&life.dispatch), who, (every, until)))
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+}
+
+#[test]
+fn twenty_thousand_messages_of_one_tenant_delay_nine_others_by_no_more_than_their_share() {
+    let mut all = tenants(&NINE);
+    all.push(queueing(tenant("big", 1)));
+    let mut plan = Plan::new(21, all);
+    plan.terms.rate = 50.0;
+    simulate(plan, async |world| {
+        let life = world.live().await;
+        backlog(&world, &life, "big", "marketing", 20_000).await;
+        nine_send(&world, &life, "marketing", 2 * SECOND, 5 * MINUTE).await;
+        let drained = life.until_empty(&world, HOUR).await;
+        let (heard, seen) = (world.heard(), world.ses.seen());
+        assert_eq!(assert_none_lost(&heard, &seen), 0);
+        let few = delays(&heard, &seen, |tenant| tenant != "big");
+        let (middle, most) = (few[few.len() / 2], few[few.len() - 1]);
+        let throttles = seen.iter().filter(|call| call.said == Some(Said::Throttled)).count();
+        println!("20000 beside {}: middle {middle} ms, most {most} ms, gone after {drained} ms, {throttles} throttles", few.len());
+        // Ten lanes in turn at 50 a second, three recipients at the most: under a second, and SES's own time.
+        assert!(middle <= 500 && most <= 4 * SECOND);
+        // The rate is used: 20000 and what the nine sent, at 50 a second.
+        let recipients: usize = seen.iter().filter(|call| call.is_taken()).map(|call| call.to.len()).sum();
+        assert!(drained <= recipients as u64 * 1000 / 50 * 110 / 100, "{recipients} in {drained} ms");
+    });
+}
+
+#[test]
+fn a_lane_whose_calls_hang_keeps_to_its_calls_and_delays_nobody() {
+    let mut all = tenants(&NINE);
+    all.push(queueing(tenant("slow", 1)));
+    let mut plan = Plan::new(22, all);
+    plan.terms.rate = 50.0;
+    plan.terms.faults = vec![Fault::of("slow", "transactional", 0, 20 * MINUTE, Does::Hang(CALL_TIME))];
+    simulate(plan, async |world| {
+        let life = world.live().await;
+        backlog(&world, &life, "slow", "transactional", 500).await;
+        nine_send(&world, &life, "transactional", 500, 10 * MINUTE).await;
+        let (heard, seen) = (world.heard(), world.ses.seen());
+        let most = world.ses.most_under_way("slow", "transactional");
+        let few = delays(&heard, &seen, |tenant| tenant != "slow");
+        let held = heard.iter().filter(|message| message.tenant != "slow" && message.answer != Answer::Relayed).count();
+        let calls = seen.iter().filter(|call| call.tenant == "slow").count();
+        println!(
+            "a lane that hangs: {calls} calls, {most} at once; {} others, {held} of them held, most {} ms",
+            few.len(),
+            few[few.len() - 1]
+        );
+        assert!(most <= 8 && calls <= 8 + 12);
+        assert_eq!(held, 0, "nobody else is held");
+        assert!(few[few.len() - 1] <= 6 * SECOND, "SES's own latency, of three calls");
+        life.until_empty(&world, 2 * HOUR).await;
+        assert_eq!(assert_none_lost(&world.heard(), &world.ses.seen()), 0);
+    });
+}
+
+#[test]
+fn a_lane_without_its_configuration_set_probes_rarely_and_delays_nobody() {
+    let mut all = tenants(&NINE);
+    all.push(queueing(tenant("bare", 1)));
+    let mut plan = Plan::new(23, all);
+    plan.terms.rate = 50.0;
+    let missing = Does::Say(Outcome::Retry(Retry::ConfigurationSetMissing, "no such set".into()));
+    plan.terms.faults = vec![Fault::of("bare", "transactional", 0, HOUR, missing)];
+    simulate(plan, async |world| {
+        let life = world.live().await;
+        backlog(&world, &life, "bare", "transactional", 500).await;
+        nine_send(&world, &life, "transactional", 2 * SECOND, HOUR).await;
+        let (heard, seen) = (world.heard(), world.ses.seen());
+        let calls = seen.iter().filter(|call| call.tenant == "bare").count();
+        let held = heard.iter().filter(|message| message.tenant != "bare" && message.answer != Answer::Relayed).count();
+        println!("a lane without its set: {calls} calls in an hour, {held} others held");
+        assert!((5..=8 + 10).contains(&calls));
+        assert_eq!(held, 0);
+        life.until_empty(&world, HOUR).await;
+        assert_eq!(assert_none_lost(&world.heard(), &world.ses.seen()), 0);
+    });
+}
+
+#[test]
+fn new_mail_passes_a_backlog_that_waits_for_workers_and_takes_its_turn_where_the_rate_is_the_limit() {
+    let run = |latency: (Millis, Millis)| {
+        let mut plan = Plan::new(24, vec![queueing(tenant("big", 1)), tenant("fresh", 1)]);
+        plan.terms.rate = 50.0;
+        plan.terms.latency = latency;
+        simulate(plan, async |world| {
+            let life = world.live().await;
+            backlog(&world, &life, "big", "marketing", 2000).await;
+            let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+            for number in 0..20 {
+                sleep(Duration::from_millis(700)).await;
+                let answer = world.send(&life.dispatch, letter("fresh", "marketing", number)).await;
+                *answers.entry(format!("{answer:?}")).or_default() += 1;
+            }
+            life.until_empty(&world, HOUR).await;
+            let (heard, seen) = (world.heard(), world.ses.seen());
+            assert_eq!(assert_none_lost(&heard, &seen), 0);
+            let delays = delays(&heard, &seen, |tenant| tenant == "fresh");
+            println!("fresh beside a backlog, latency {latency:?}: {answers:?}, most {} ms", delays[delays.len() - 1]);
+            (answers, delays[delays.len() - 1])
+        })
+    };
+    // Eight calls of a second each leave most of the rate free.
+    let (answers, _) = run((1000, 1000));
+    assert_eq!(answers, BTreeMap::from([("Relayed".into(), 20)]));
+    // Eight calls of a twentieth of a second would go beyond it.
+    let (answers, most) = run((50, 50));
+    assert!(answers.get("Held(\"rate\")").is_some_and(|held| *held >= 10), "{answers:?}");
+    assert!(most <= SECOND);
+}
+
+#[test]
+fn a_tenant_of_three_times_the_weight_has_three_times_the_share() {
+    let mut plan = Plan::new(25, vec![queueing(tenant("three", 3)), queueing(tenant("one", 1))]);
+    plan.terms.rate = 40.0;
+    simulate(plan, async |world| {
+        let life = world.live().await;
+        backlog(&world, &life, "one", "bulk", 2000).await;
+        backlog(&world, &life, "three", "bulk", 2000).await;
+        let count = |from: Millis, tenant: &str| {
+            let seen = world.ses.seen();
+            seen.iter().filter(|call| call.is_taken() && call.begun >= from && call.tenant == tenant).count()
+        };
+        world.at(40 * SECOND).await;
+        let (three, one) = (count(5 * SECOND, "three"), count(5 * SECOND, "one"));
+        println!("by weight: {three} to {one}");
+        assert!((28..=32).contains(&(three * 10 / one)), "{three} to {one}");
+    });
+}
+
+// ---------------------------------------------------------------------------------------------
+// The end of a process, and the next one
+
+#[test]
+fn a_restart_in_the_middle_loses_nothing_and_sends_again_only_what_was_under_way() {
+    let mut plan = Plan::new(31, vec![queueing(tenant("one", 1)), queueing(tenant("two", 1))]);
+    plan.terms.latency = (300, 900);
+    simulate(plan, async |world| {
+        let life = world.live_with_grace(Duration::ZERO).await;
+        backlog(&world, &life, "one", "transactional", 300).await;
+        backlog(&world, &life, "two", "marketing", 300).await;
+        world.at(8 * SECOND).await;
+        let before = life.held();
+        // No grace: attempts under way are cut off as they are, their leases stay behind.
+        let cut = life.stop().await;
+        let seen = world.ses.seen();
+        let unheard = seen.iter().filter(|call| call.is_taken() && call.answered.is_none()).count();
+        let open = seen.iter().filter(|call| call.answered.is_none()).count();
+        let taken: usize = seen.iter().filter(|call| call.is_taken()).count();
+        assert!(cut > 0 && cut == open, "{cut} cut, {open} without an answer");
+
+        let life = world.live().await;
+        println!("restart: {before} held, {taken} taken, {cut} cut off, {unheard} of them taken unheard");
+        assert_eq!((life.found.held, life.found.unknown.len()), (before, cut));
+        let began = world.now();
+        life.until_empty(&world, HOUR).await;
+        let (heard, all) = (world.heard(), world.ses.seen());
+        assert_eq!(assert_none_lost(&heard, &all), unheard, "once more, and only what SES had taken");
+        let again = |call: &&Seen| all[..seen.len()].iter().any(|old| old.number == call.number && old.tenant == call.tenant);
+        let again: Vec<&Seen> = all[seen.len()..].iter().filter(again).collect();
+        assert_eq!(again.len(), cut, "each of them once");
+        // SES's events have had time to tell.
+        assert!(again.iter().all(|call| call.begun >= began + MINUTE));
+        assert!(world.spool.ids().is_empty());
+        assert_eq!(life.stop().await, 0);
+    });
+}
+
+#[test]
+fn a_drain_holds_who_waits_for_ses_and_ends_within_its_grace() {
+    let mut plan = Plan::new(32, vec![tenant("one", 1), tenant("two", 1), queueing(tenant("three", 1))]);
+    plan.terms.faults = vec![Fault::of_all(0, 10 * MINUTE, Does::Hang(CALL_TIME))];
+    simulate(plan, async |world| {
+        let grace = Duration::from_secs(5);
+        let life = world.live_with_grace(grace).await;
+        backlog(&world, &life, "three", "bulk", 3).await;
+        let clients: Vec<_> = (0..6)
+            .map(|number| {
+                let tenant = if number % 2 == 0 { "one" } else { "two" };
+                let letter = Letter { connection: number, ..letter(tenant, "transactional", number) };
+                let (world, dispatch) = (Arc::clone(&world), Arc::clone(&life.dispatch));
+                tokio::spawn(async move { (world.send(&dispatch, letter).await, world.now()) })
+            })
+            .collect();
+        world.at(10 * SECOND).await;
+        let task = life.begin_stop();
+        for client in clients {
+            let (answer, at) = client.await.unwrap();
+            assert_eq!(answer, Answer::Held("drain"));
+            assert!(at <= 10 * SECOND + 100, "held at once, not at {at}");
+        }
+        let cut = task.await.unwrap();
+        println!("drain: {cut} cut off, over at {} ms", world.now());
+        assert_eq!(cut, 9);
+        assert!(world.now() <= 15 * SECOND + 100, "the grace is five seconds");
+
+        world.at(11 * MINUTE).await;
+        let life = world.live().await;
+        assert_eq!((life.found.held, life.found.unknown.len()), (9, 9));
+        life.until_empty(&world, HOUR).await;
+        assert_eq!(assert_none_lost(&world.heard(), &world.ses.seen()), 0);
+    });
+}
