@@ -149,9 +149,14 @@ impl Dispatch {
                         let ses = self.means.clock.instant().saturating_duration_since(began);
                         if let Some(lease) = lease {
                             let (dispatch, parcel) = (Arc::clone(self), Arc::clone(&parcel));
+                            let abandon = self.abandon.clone();
                             self.tasks.spawn(async move {
-                                let answers = calling.await;
-                                dispatch.conclude(lease, &parcel, answers).await;
+                                // Cut off, it leaves its lease behind as any attempt does.
+                                let to_the_end = async {
+                                    let answers = calling.await;
+                                    dispatch.conclude(lease, &parcel, answers).await;
+                                };
+                                abandon.run_until_cancelled(to_the_end).await;
                             });
                         }
                         let how = How::Held { receipt: Receipt::held(durable), cause, words: String::new() };
