@@ -708,11 +708,9 @@ pub fn outcome_unknown_at_start(id: MessageId, tenant: &TenantId, stream: Option
 
 /// `outcome_unknown`: a call was sent and not answered; SES may have the message, and it will be sent
 /// again.
-pub fn outcome_unknown(tenant: &TenantId, stream: Option<&StreamId>, recipients: usize, reason: &str) {
+pub fn outcome_unknown(manifest: &Manifest, recipients: usize, reason: &str) {
     counter!("bulkhead_outcomes_unknown_total").increment(1);
-    Line::new("outcome_unknown")
-        .shown("tenant", tenant)
-        .maybe("stream", stream)
+    held("outcome_unknown", manifest)
         .number("recipient_count", count(recipients))
         .text("reason", reason)
         .blamed(Blame::Upstream);

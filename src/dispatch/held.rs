@@ -207,9 +207,8 @@ impl Dispatch {
             return;
         }
         journal::message_dispatched(manifest, sent, refused, attempts, unknown, held);
-        let said = answers.iter().map(|answer| &answer.outcome).find(|outcome| matches!(outcome, Outcome::Refused(..)));
-        if let Some(outcome) = said {
-            self.report(manifest, &marks, words(outcome), false).await;
+        if refused > 0 {
+            self.report(manifest, &marks, refusal_in(&answers), false).await;
         }
     }
 
@@ -268,4 +267,11 @@ impl Dispatch {
             Err(error) => journal::outbox_deferred(&lane.tenant, lane.stream.as_ref(), &error.to_string()),
         }
     }
+}
+
+/// SES's words in the first refusal among these answers.
+pub(super) fn refusal_in(answers: &[Answered]) -> &str {
+    let refusals =
+        answers.iter().map(|answer| &answer.outcome).filter(|outcome| matches!(outcome, Outcome::Refused(..)));
+    refusals.map(words).next().unwrap_or("it was refused before, or the recipient is suppressed")
 }

@@ -332,6 +332,9 @@ impl Dispatch {
                 moment = moment.filter(|at| *at > now);
             }
         }
+        for lane in self.means.outbox.take_urged() {
+            self.try_now(Some(&lane));
+        }
         let over = self.board().holds_over(now);
         for lane in &over {
             journal::lane_released(&lane.tenant, lane.stream.as_ref());
