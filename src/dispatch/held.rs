@@ -232,19 +232,20 @@ impl Dispatch {
         self.report(manifest, &marks, why, false).await;
     }
 
-    /// The message is too old: it is given up.
-    pub(super) async fn expire(self: &Arc<Self>, id: MessageId) {
+    /// The message is too old: it is given up. Whether it could be.
+    pub(super) async fn expire(self: &Arc<Self>, id: MessageId) -> bool {
         let manifest = self.means.outbox.manifest(id).await;
         let (slot, entry) = match self.means.outbox.discard(id).await {
             Ok(discarded) => discarded,
             // It was finished or taken up meanwhile, or the store does not work: another time.
-            Err(_) => return,
+            Err(_) => return false,
         };
         journal::message_expired(id, &slot.lane.tenant, slot.lane.stream.as_ref(), &entry, self.means.clock.now());
         if let Ok(manifest) = manifest {
             let why = if entry.words.is_empty() { entry.cause.word() } else { &entry.words };
             self.report(&manifest, &entry.progress, why, true).await;
         }
+        true
     }
 
     /// An attempt that made no call: the message waits on.

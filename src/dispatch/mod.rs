@@ -337,8 +337,12 @@ impl Dispatch {
             index.promote(now);
             (index.take_changed(), index.expired(now, EXPIRIES), index.next_moment())
         });
+        // Where the store does not give one up, it is tried again after a nap, not at once.
+        let mut moment = moment;
         for id in expired {
-            self.expire(id).await;
+            if !self.expire(id).await {
+                moment = moment.filter(|at| *at > now);
+            }
         }
         for lane in self.means.outbox.take_urged() {
             self.try_now(Some(&lane));
