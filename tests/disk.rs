@@ -36,8 +36,9 @@ const STARTS: u32 = 3;
 /// Longer than the backlog of a full disk takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A relay whose data folder is a disk of its own; `None` where there can be none, which is told.
-fn place(aws: &Aws, reserve: u64) -> Option<(Mount, Place)> {
+/// A relay whose data folder is a disk of its own; `None` where there can be none, which is told. The
+/// disk is to go before the place.
+fn place(aws: &Aws, reserve: u64) -> Option<(Place, Mount)> {
     // They begin in the section that the other settings end with, `[aws]`.
     let settings = format!(
         "call_seconds = 5\nlarge_call_seconds = 5\ncall_wait_seconds = 5\n\
@@ -48,7 +49,7 @@ fn place(aws: &Aws, reserve: u64) -> Option<(Mount, Place)> {
     let place = Place::new(&aws.url, None, &settings);
     place.write("tenants.toml", &traffic::tenants());
     match Mount::memory(&place.path("data"), DISK) {
-        Ok(disk) => Some((disk, place)),
+        Ok(disk) => Some((place, disk)),
         Err(why) => {
             skipped(&why);
             None
@@ -94,7 +95,7 @@ fn fill(at: &Path) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_full_to_its_reserve_defers_what_would_be_held_and_recovers_by_itself() {
     let aws = Aws::start().await;
-    let Some((_disk, place)) = place(&aws, RESERVE) else { return };
+    let Some((place, _disk)) = place(&aws, RESERVE) else { return };
     let (data, tls, ledger) = (place.path("data"), place.tls(), Ledger::default());
     let relay = place.start().await;
     let (address, admin) = (relay.listener("starttls").await, admin(&place).await);
@@ -168,7 +169,7 @@ async fn a_disk_full_to_its_reserve_defers_what_would_be_held_and_recovers_by_it
 async fn a_disk_full_to_the_last_octet_loses_nothing_that_was_acknowledged() {
     let aws = Aws::start().await;
     // Without a reserve nothing keeps the relay from running into it.
-    let Some((_disk, place)) = place(&aws, 0) else { return };
+    let Some((place, _disk)) = place(&aws, 0) else { return };
     let (data, tls, ledger) = (place.path("data"), place.tls(), Ledger::default());
     let mut relay = place.start().await;
     aws.door.close().unwrap();
