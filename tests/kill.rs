@@ -236,6 +236,39 @@ async fn whenever_it_is_killed_nothing_acknowledged_is_lost_and_nothing_doubled_
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_being_sent_when_it_was_killed_is_told_of_and_goes_again() {
+    let aws = Aws::start().await;
+    let place = place(&aws);
+    let mut relay = place.start().await;
+    let mut caller = login(relay.listener("starttls").await, "acme", &place.tls()).await.unwrap();
+    let mut letter = Letter::any("under-way".into(), "acme", &Dice::new(7));
+    (letter.stream, letter.bytes) = ("queue", 2000);
+    letter.recipients.truncate(1);
+    assert!(aws.faults.script([Fault { delay_ms: 60_000, ..Fault::once(Kind::Hang) }]));
+    let ledger = Ledger::default();
+    let reply = ledger.send(&mut caller, &letter).await.unwrap();
+    assert!(reply.contains("queued as"), "{reply}");
+    soon("the call", async {
+        while !aws.faults.waiting().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    relay.kill();
+
+    let relay = place.start().await;
+    let opened = relay.line("outbox_opened", |_| true).await;
+    assert_eq!((&opened["held"], &opened["unknown"]), (&1.into(), &1.into()), "{opened}");
+    let told = relay.line("outcome_unknown", |_| true).await;
+    let done = relay.line("message_dispatched", |_| true).await;
+    assert_eq!(told["message"], done["message"]);
+    assert_eq!((&done["attempts"], &done["unknown"]), (&2.into(), &1.into()), "{done}");
+    ledger.receive(&aws.messages.take());
+    let account = ledger.close();
+    assert_eq!((account.deliveries, account.doubled), (1, 0));
+}
+
 // ---------------------------------------------------------------------------------------------
 // Starts
 

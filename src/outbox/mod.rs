@@ -434,6 +434,10 @@ impl Claim {
             ended: false,
         };
         self.ended = true;
+        if lease.entry.leased {
+            // Whoever had it last did not live to say what came of its call.
+            lease.entry.unknown = lease.entry.unknown.saturating_add(1);
+        }
         lease.entry.attempts = lease.entry.attempts.saturating_add(1);
         lease.entry.leased = true;
         lease.write(end).await?;
