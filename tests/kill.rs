@@ -27,7 +27,7 @@ use bulkhead::store::{BATCH_ITEMS, Batch, If, Key, Store as _, record};
 use bulkhead::time::Clock as _;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
-use traffic::{Ledger, Letter, TENANTS, held_files, login};
+use traffic::{Ledger, Letter, RECIPIENTS, TENANTS, held_files, login};
 
 /// Rounds, each of which ends with a kill.
 const ROUNDS: u32 = 100;
@@ -92,6 +92,10 @@ fn weather(aws: &Aws, dice: &Dice) {
             9 => some(Kind::ResetBody),
             _ => some(Kind::Quota).with_set("acme-through"),
         };
+        // In the middle of a message, after some of its recipients were served.
+        let some_recipients = !fault.kind.is_blind() && dice.below(2) == 0;
+        let fault =
+            if some_recipients { fault.to(&format!("@d{}.example", 1 + dice.below(RECIPIENTS - 1))) } else { fault };
         assert!(aws.faults.script([fault]));
     }
     if dice.below(5) == 0 {

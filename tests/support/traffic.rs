@@ -29,6 +29,9 @@ use crate::binary::{Caller, Dice, Process, SECRET, code};
 pub const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 pub const STREAMS: [&str; 2] = ["through", "queue"];
 
+/// Most recipients of a letter.
+pub const RECIPIENTS: u32 = 5;
+
 /// A tenants file with all of them. Globex's streams spread their recipients in batches.
 pub fn tenants() -> String {
     let hash = SecretHash::of(&Secret::new(SECRET.as_bytes().to_vec()));
@@ -66,7 +69,7 @@ pub struct Letter {
 
 impl Letter {
     /// One of any tenant and stream, to one to five, of a kilobyte to two megabytes, most of them
-    /// small.
+    /// small. Recipients are each at a domain of their own, `d0.example` and so on.
     pub fn any(subject: String, tenant: &'static str, dice: &Dice) -> Self {
         let size = match dice.below(100) {
             0..70 => 1_000 + dice.below(8_000),
@@ -74,7 +77,7 @@ impl Letter {
             90..98 => 66_000 + dice.below(300_000),
             _ => 300_000 + dice.below(1_700_000),
         };
-        let recipients = (0..=dice.below(5)).map(|n| format!("r{n}-{subject}@dest.example")).collect();
+        let recipients = (0..=dice.below(RECIPIENTS)).map(|n| format!("{subject}@d{n}.example")).collect();
         let stream = STREAMS[usize::try_from(dice.below(2)).unwrap()];
         Self { subject, tenant, stream, recipients, bytes: usize::try_from(size).unwrap() }
     }
