@@ -300,7 +300,11 @@ fn a_connections_messages_reach_a_recipient_in_their_order() {
         life.until_empty(&world, HOUR).await;
         let (heard, seen) = (world.heard(), world.ses.seen());
         assert_eq!(assert_none_lost(&heard, &seen), 0);
-        println!("in order: {} messages, most at once {}", heard.len(), world.ses.most_under_way("one", "transactional"));
+        println!(
+            "in order: {} messages, most at once {}",
+            heard.len(),
+            world.ses.most_under_way("one", "transactional")
+        );
         overtakings(&seen)
     });
     let ours: Vec<&Overtaken> = overtaken.iter().filter(|one| !one.by_ses).collect();
@@ -398,7 +402,12 @@ fn a_fault_of_the_operators_is_an_alarm_a_minute_however_many_messages_meet_it()
         let mut clients = Vec::new();
         for number in 0..20 {
             let who = (number, "one".to_owned(), "marketing");
-            clients.push(tokio::spawn(connection(Arc::clone(&world), Arc::clone(&life.dispatch), who, (SECOND, 10 * MINUTE))));
+            clients.push(tokio::spawn(connection(
+                Arc::clone(&world),
+                Arc::clone(&life.dispatch),
+                who,
+                (SECOND, 10 * MINUTE),
+            )));
         }
         for client in clients {
             client.await.unwrap();
@@ -618,7 +627,10 @@ fn twenty_thousand_messages_of_one_tenant_delay_nine_others_by_no_more_than_thei
         let few = delays(&heard, &seen, |tenant| tenant != "big");
         let (middle, most) = (few[few.len() / 2], few[few.len() - 1]);
         let throttles = seen.iter().filter(|call| call.said == Some(Said::Throttled)).count();
-        println!("20000 beside {}: middle {middle} ms, most {most} ms, gone after {drained} ms, {throttles} throttles", few.len());
+        println!(
+            "20000 beside {}: middle {middle} ms, most {most} ms, gone after {drained} ms, {throttles} throttles",
+            few.len()
+        );
         // Ten lanes in turn at 50 a second, three recipients at the most: under a second, and SES's own time.
         assert!(middle <= 500 && most <= 4 * SECOND);
         // The rate is used: 20000 and what the nine sent, at 50 a second.
@@ -758,7 +770,8 @@ fn a_restart_in_the_middle_loses_nothing_and_sends_again_only_what_was_under_way
         life.until_empty(&world, HOUR).await;
         let (heard, all) = (world.heard(), world.ses.seen());
         assert_eq!(assert_none_lost(&heard, &all), unheard, "once more, and only what SES had taken");
-        let again = |call: &&Seen| all[..seen.len()].iter().any(|old| old.number == call.number && old.tenant == call.tenant);
+        let again =
+            |call: &&Seen| all[..seen.len()].iter().any(|old| old.number == call.number && old.tenant == call.tenant);
         let again: Vec<&Seen> = all[seen.len()..].iter().filter(again).collect();
         assert_eq!(again.len(), cut, "each of them once");
         // SES's events have had time to tell.

@@ -54,6 +54,9 @@ use index::Index;
 /// How often a row that moves is looked for where the schedule says it is.
 const LOOKS: usize = 16;
 
+/// The least that a held message takes of a disk: a block.
+const LEAST: u64 = 4096;
+
 /// How an outbox is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -390,10 +393,11 @@ impl Outbox {
         self.news.notified().await;
     }
 
-    /// Why nothing can be held at the moment: the last write failed, or the disk has too little left.
+    /// Why nothing can be held at the moment: the last write failed, or the disk has too little left,
+    /// even for the smallest message.
     pub fn fault(&self) -> Option<String> {
         let failed = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        failed.or_else(|| self.check_room(0).err().map(|error| error.to_string()))
+        failed.or_else(|| self.check_room(LEAST).err().map(|error| error.to_string()))
     }
 
     /// Tries the disk, if its last write failed.

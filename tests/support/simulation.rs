@@ -298,7 +298,9 @@ impl Ses {
         };
         let _under_way = UnderWay(self, lane);
         let (outcome, after) = match does {
-            Some(Does::RefuseConnection) => (Outcome::Retry(Retry::Network, "connection refused".into()), Duration::ZERO),
+            Some(Does::RefuseConnection) => {
+                (Outcome::Retry(Retry::Network, "connection refused".into()), Duration::ZERO)
+            }
             Some(Does::Fail) => {
                 sleep(Duration::from_secs(1)).await;
                 (Outcome::Retry(Retry::Service, "500".into()), Duration::ZERO)
