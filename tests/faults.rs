@@ -16,3 +16,5 @@ mod support;
 mod answers;
 #[path = "faults/scene.rs"]
 mod scene;
+#[path = "faults/standing.rs"]
+mod standing;

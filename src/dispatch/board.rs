@@ -138,7 +138,6 @@ impl Board {
                 self.turns.unready(lane);
             }
             (None, Standing::Granted { kind, weight }) => {
-                self.holds.remove(lane);
                 self.standing.remove(lane);
                 let flying = self.flights.get(lane).copied().unwrap_or_default();
                 if state.ready > 0 && flying < self.calls_per_lane {
@@ -264,10 +263,10 @@ impl Board {
         self.holds.len() + self.standing.keys().filter(|lane| !self.holds.contains_key(lane)).count()
     }
 
-    /// Holds whose time is over.
-    pub fn holds_over(&self, now: Timestamp) -> Vec<Lane> {
-        let over = |hold: &Hold| hold.until.is_some_and(|until| until <= now);
-        self.holds.iter().filter(|(_, hold)| over(hold)).map(|(lane, _)| lane.clone()).collect()
+    /// Lets go the lanes whose hold is over, whatever else they wait for; which they are.
+    pub fn take_holds_over(&mut self, now: Timestamp) -> Vec<Lane> {
+        let over = |hold: &mut Hold| hold.until.is_some_and(|until| until <= now);
+        self.holds.extract_if(|_, hold| over(hold)).map(|(lane, _)| lane).collect()
     }
 
     /// The next moment at which a hold is over.

@@ -328,7 +328,7 @@ impl Dispatch {
         for id in expired {
             self.expire(id).await;
         }
-        let over = self.board().holds_over(now);
+        let over = self.board().take_holds_over(now);
         for lane in &over {
             journal::lane_released(&lane.tenant, lane.stream.as_ref());
         }

@@ -347,14 +347,14 @@ impl House {
         Ahead { millis: Arc::clone(&self.ahead), instants: false }.now()
     }
 
-    /// Files that lie in the outbox's folder, those that are being written among them.
+    /// Body files in the outbox's folder, those that are being written among them.
     pub fn files(&self) -> usize {
         let outbox = self.folder.path().join("outbox");
-        let files = |folder: &Path| {
-            let entries = std::fs::read_dir(folder).unwrap();
-            entries.filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_file()).count()
+        let bodies = |folder: &Path| {
+            let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+            entries.filter(|entry| entry.file_type().unwrap().is_file() && entry.file_name() != "generation").count()
         };
-        files(&outbox) + files(&outbox.join("incoming"))
+        bodies(&outbox) + bodies(&outbox.join("incoming"))
     }
 
     /// With the tenants as `change` makes them of those it was built with.
