@@ -39,7 +39,7 @@ pub mod waits;
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -175,6 +175,8 @@ pub struct Dispatch {
     repeats: Arc<Repeats>,
     alarms: alarm::Alarms,
     notices: report::Notices,
+    /// Nothing could be held when that was last looked at.
+    failed: AtomicBool,
     /// The board has changed.
     news: Notify,
     /// Attempts under way.
@@ -225,6 +227,7 @@ impl Dispatch {
             repeats,
             alarms: alarm::Alarms::default(),
             notices: report::Notices::default(),
+            failed: AtomicBool::new(false),
             news: Notify::new(),
             tasks: TaskTracker::new(),
             hurry: CancellationToken::new(),
@@ -441,7 +444,13 @@ impl Dispatch {
         let age = backlog.oldest.map(|oldest| self.means.clock.now().since(oldest));
         journal::backlog(backlog.messages, backlog.bytes, age.unwrap_or_default(), backlog.active);
         journal::lanes(backlog.lanes, self.board().held());
-        journal::outbox_fault(outbox.fault().as_deref());
+        let fault = outbox.fault();
+        journal::outbox_available(fault.is_none());
+        match (self.failed.swap(fault.is_some(), Ordering::Relaxed), fault) {
+            (false, Some(fault)) => journal::outbox_failed(&fault),
+            (true, None) => journal::outbox_recovered(),
+            (true, Some(_)) | (false, None) => {}
+        }
     }
 
     /// Learns from SES how many recipients a second it takes, unless a setting says it.

@@ -28,10 +28,11 @@ use bulkhead::adapters::sled::SledStore;
 use bulkhead::adapters::spool::{self, Disk, FileSpool, RealDisk};
 use bulkhead::adapters::sqs::SqsNotices;
 use bulkhead::adapters::tls::{CaPem, Certificates, self_signed};
+use bulkhead::dispatch::waits::Waits;
 use bulkhead::dispatch::{self, Dispatch};
 use bulkhead::ingest::{self, Ingest};
 use bulkhead::mail::{Mailbox, StreamId, TenantId};
-use bulkhead::outbox::{self, Outbox};
+use bulkhead::outbox::{self, Bounds, Outbox};
 use bulkhead::policy::tenant::{FanOut, Pause, SenderPattern, Suppression, SuppressionReason, Tenant};
 use bulkhead::relay::{Limits, Listener, Means, Options, Relay, Tls};
 use bulkhead::sandbox::fault::Faults;
@@ -75,6 +76,7 @@ pub struct House {
     pub directory: Current,
     pub tenants: Vec<Tenant>,
     pub credentials: Vec<Credential>,
+    pub outbox: Arc<Outbox>,
     ahead: Arc<AtomicU64>,
     _drain: DropGuard,
     folder: tempfile::TempDir,
@@ -86,12 +88,31 @@ pub struct Plan {
     pub limits: Limits,
     pub mailer: ses::Options,
     pub dispatch: dispatch::Options,
-    pub outbox: outbox::Options,
+    /// What the outbox holds at most.
+    pub bounds: Bounds,
+    /// Octets of the disk that it leaves free.
+    pub disk_reserve_bytes: u64,
     /// The names of the two tenants.
     pub names: [String; 2],
 }
 
 impl Plan {
+    /// Nothing that is held waits for anything but its turn.
+    pub fn without_waits(mut self) -> Self {
+        self.dispatch.waits = Waits {
+            throttle_first: Duration::ZERO,
+            throttle_most: Duration::ZERO,
+            quota: Duration::ZERO,
+            retry_first: Duration::ZERO,
+            retry_most: Duration::ZERO,
+            outage_most: Duration::ZERO,
+            operator_first: Duration::ZERO,
+            operator_most: Duration::ZERO,
+            unknown: Duration::ZERO,
+        };
+        self
+    }
+
     /// Both tenants with names of their own, for the journal is one for all tests of a process.
     pub fn named(a: &str, b: &str) -> Self {
         Self {
@@ -99,7 +120,8 @@ impl Plan {
             limits: limits(),
             mailer: ses::Options::default(),
             dispatch: dispatch::Options::default(),
-            outbox: outbox::Options { bounds: bounds(), disk_reserve_bytes: 0 },
+            bounds: bounds(),
+            disk_reserve_bytes: 0,
             names: [a.into(), b.into()],
         }
     }
@@ -281,13 +303,13 @@ impl House {
         let path = Arc::new(Counted { inner: Arc::clone(&store), commits: AtomicUsize::new(0) });
         let platter = Arc::new(Platter::default());
         let mounted = Mounted(Arc::clone(&platter));
-        let spool = FileSpool::open_on(folder.path(), spool::Options { writers: 4 }, mounted).unwrap();
-        let opened =
-            Outbox::open(Arc::clone(&path) as _, Arc::new(spool), "test", plan.outbox, clock.now(), Duration::ZERO)
-                .await;
+        let spool = Arc::new(FileSpool::open_on(folder.path(), spool::Options { writers: 4 }, mounted).unwrap());
+        let outbox = outbox::Options { bounds: plan.bounds, disk_reserve_bytes: plan.disk_reserve_bytes };
+        let opened = Outbox::open(Arc::clone(&path) as _, spool, "test", outbox, clock.now(), Duration::ZERO).await;
+        let outbox = opened.unwrap().0;
         let dispatch = Dispatch::new(
             dispatch::Means {
-                outbox: opened.unwrap().0,
+                outbox: Arc::clone(&outbox),
                 mailer: Arc::new(mailer),
                 store: Arc::clone(&path) as _,
                 directory: Arc::clone(&directory),
@@ -330,6 +352,7 @@ impl House {
             directory,
             tenants,
             credentials,
+            outbox,
             ahead,
             _drain: drain.drop_guard(),
             folder,
