@@ -14,6 +14,20 @@ mod support;
 
 #[path = "faults/answers.rs"]
 mod answers;
+#[path = "faults/expiry.rs"]
+mod expiry;
+#[path = "faults/healthy.rs"]
+mod healthy;
+#[path = "faults/late.rs"]
+mod late;
+#[path = "faults/outage.rs"]
+mod outage;
+#[path = "faults/recipients.rs"]
+mod recipients;
+#[path = "faults/repeats.rs"]
+mod repeats;
+#[path = "faults/room.rs"]
+mod room;
 #[path = "faults/scene.rs"]
 mod scene;
 #[path = "faults/standing.rs"]
