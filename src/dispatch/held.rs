@@ -26,6 +26,9 @@ use crate::upstream::Outcome;
 /// How long a message waits that our own bounds on calls kept from being offered.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 
+/// What a report says where the attempt that ended the message refused nobody.
+const EARLIER: &str = "refused in an earlier attempt, or suppressed since it was accepted";
+
 /// Why a message is not offered although its turn has come.
 enum NotNow {
     /// It waits on.
@@ -207,9 +210,9 @@ impl Dispatch {
             return;
         }
         journal::message_dispatched(manifest, sent, refused, attempts, unknown, held);
-        let said = answers.iter().map(|answer| &answer.outcome).find(|outcome| matches!(outcome, Outcome::Refused(..)));
-        if let Some(outcome) = said {
-            self.report(manifest, &marks, words(outcome), false).await;
+        if refused > 0 {
+            let said = answers.iter().map(|answer| &answer.outcome).find(|it| matches!(it, Outcome::Refused(..)));
+            self.report(manifest, &marks, said.map_or(EARLIER, words), false).await;
         }
     }
 

@@ -8,7 +8,7 @@ use bulkhead::sandbox::fault::{Fault, Kind};
 use bulkhead::time::Timestamp;
 
 use crate::house::Plan;
-use crate::scene::{A_WHILE, Scene, recipients};
+use crate::scene::{A_WHILE, Scene, recipients, relayed};
 use crate::support::journal;
 
 /// What a message waits for.
@@ -253,4 +253,27 @@ async fn an_answer_nobody_knows_is_held_and_told() {
     assert_eq!(journal().lines("breaker_opened", "scope", "unrecognised/transactional").len(), 1);
     assert!(!scene.lines("upstream_alarm").is_empty(), "the operator is told");
     assert_eq!((somebody.house.inbox.received(), scene.held()), (0, 5));
+}
+
+/// The rate is held by the dispatcher itself: nothing is offered that SES would throttle.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_beyond_the_rate_is_held_without_asking() {
+    let mut plan = Plan::named("pace", "pace-b");
+    plan.dispatch.max_send_rate = Some(0.001);
+    let mut scene = Scene::of(plan).await;
+    let letter = scene.letter();
+    relayed(&scene.send(&recipients(1), &letter).await);
+    let mut held = Vec::new();
+    for cause in ["rate", "backlog"] {
+        let letter = scene.letter();
+        let id = scene.send_held(&letter).await;
+        assert_eq!(scene.verdict(id)["cause"], cause);
+        held.push((id, letter));
+    }
+    for (at, (id, letter)) in held.iter().enumerate() {
+        assert_eq!(scene.house.inbox.received(), 1 + at as u64, "one recipient in a thousand seconds");
+        let line = scene.dispatched(*id).await;
+        assert_eq!(line["attempts"], 1, "{line}");
+        scene.assert_copies(letter, 1, "transactional");
+    }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bulkhead::dispatch::Reports;
 use bulkhead::mail::{ConfigurationSet, MessageId};
+use bulkhead::policy::tenant::SuppressionReason;
 use bulkhead::sandbox::fault::{Fault, Kind};
 use bulkhead::sandbox::inbox::Message;
 use mail_parser::{MessageParser, MimeHeaders as _, PartType};
 
 use crate::house::{Plan, address};
-use crate::scene::{Letter, Scene, post, queued, recipients, until};
+use crate::scene::{A_WHILE, Letter, Scene, post, queued, recipients, until};
 use crate::support::journal;
 
 /// Past the age of transactional mail.
@@ -175,6 +176,31 @@ async fn a_refusal_after_the_250_is_reported_and_one_before_it_is_not() {
     assert_eq!(scene.lines("report_queued").len(), 2, "the client was told itself");
 }
 
+/// Who was refused while it waited is told of, although the attempt that ends the message refuses nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_in_an_attempt_that_ended_nothing_is_reported_in_the_end() {
+    let mut scene = reporting("dsnearly").await;
+    // One call of a message at a time.
+    scene.dispatch().resize(1 << 30, TOO_LONG, 1);
+    assert!(scene.house.faults.script([
+        Fault::once(Kind::Quota).to("r0@dest.example"),
+        Fault::once(Kind::Reject).to("r0@dest.example"),
+        Fault::once(Kind::Quota).to("r1@dest.example"),
+    ]));
+    let letter = scene.letter();
+    let id = queued(&scene.send(&recipients(3), &letter).await);
+    scene.house.pass(A_WHILE);
+    let (_, entry) = scene.deferred(id, 1).await;
+    assert_eq!(entry.progress.marks(), "r..");
+    let line = scene.dispatched(id).await;
+    assert_eq!((&line["sent"], &line["refused"]), (&2.into(), &1.into()), "{line}");
+    until("the reports", || scene.house.inbox.received() == 4).await;
+    let [dsn] = reports(&scene, "dsn").try_into().unwrap();
+    let text = String::from_utf8_lossy(&dsn.raw);
+    let named = |n: usize| text.contains(&format!("Final-Recipient: rfc822; r{n}@dest.example"));
+    assert_eq!([0, 1, 2].map(named), [true, false, false], "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_contact_has_one_notice_an_hour() {
     let mut scene = reporting("notice").await;
@@ -266,4 +292,20 @@ async fn reports_go_out_while_their_tenant_is_paused() {
     until("the notice", || scene.house.inbox.received() == 1).await;
     assert_eq!(reports(&scene, "notice").len(), 1);
     scene.emptied().await;
+}
+
+/// A suppression that came meanwhile is no secret to who was told 250.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sent_to_somebody_suppressed_meanwhile_is_told() {
+    let mut scene = reporting("dsnsupp").await;
+    assert!(scene.house.faults.script([Fault::once(Kind::Quota)]));
+    let letter = scene.letter();
+    let id = queued(&scene.send(&recipients(2), &letter).await);
+    scene.house.suppress("dsnsupp", "r1@dest.example", SuppressionReason::Bounce).await;
+    scene.dispatched(id).await;
+    until("the reports", || scene.house.inbox.received() == 3).await;
+    let [dsn] = reports(&scene, "dsn").try_into().unwrap();
+    let text = String::from_utf8_lossy(&dsn.raw);
+    assert!(text.contains("Final-Recipient: rfc822; r1@dest.example") && text.contains("suppressed"), "{text}");
+    assert!(!text.contains("Final-Recipient: rfc822; r0@dest.example"), "{text}");
 }
