@@ -488,20 +488,26 @@ async fn an_answer_about_a_large_message_stays_bounded() {
 async fn what_cannot_be_read_is_shown_by_what_is_known() {
     let office = Office::new().await;
     let (no_body, no_row) = (office.hold(Letter::default()).await, office.hold(Letter::default()).await);
+    let neither = office.hold(Letter::default()).await;
     office.spool.put(no_body, None);
     let view = office.show(no_body).await;
     assert_eq!(view.body_fault.as_deref(), Some("its body file is not there"));
     assert_eq!((view.row.to.as_str(), view.addresses.len()), ("joe@x.example", 0));
 
-    office.write(office.key_of(no_row).await, Some(Bytes::from_static(b"rubbish"))).await;
+    for id in [no_row, neither] {
+        office.write(office.key_of(id).await, Some(Bytes::from_static(b"rubbish"))).await;
+    }
+    office.spool.put(neither, None);
     let rows = office.list(json!({})).await.rows;
-    assert_eq!(rows.len(), 2);
-    assert!(rows[1].fault.as_ref().unwrap().contains("is damaged"), "{:?}", rows[1]);
-    assert_eq!((rows[1].tenant.as_str(), rows[1].cause.as_str()), ("acme", "throttled"));
-    assert!(office.show(no_row).await.row.fault.is_some());
+    assert_eq!(rows.len(), 3);
+    // Its file says enough.
+    assert_eq!((&rows[1].fault, rows[1].cause.as_str(), rows[1].unknown), (&None, "unknown", 1));
+    assert!(rows[2].fault.as_ref().unwrap().contains("is damaged"), "{:?}", rows[2]);
+    assert_eq!((rows[2].tenant.as_str(), rows[2].cause.as_str()), ("acme", "throttled"));
+    assert!(office.show(neither).await.row.fault.is_some());
     // One damaged row keeps nobody from the others.
     let answer = office.retry(Selection::All).await.unwrap();
-    assert_eq!((answer.retried, answer.left_alone.len()), (1, 1));
+    assert_eq!((answer.retried, answer.left_alone.len()), (2, 1));
     assert!(answer.left_alone[0].why.contains("store rebuild"), "{answer:?}");
 }
 
