@@ -501,7 +501,7 @@ async fn what_cannot_be_read_is_shown_by_what_is_known() {
     let rows = office.list(json!({})).await.rows;
     assert_eq!(rows.len(), 3);
     // Its file says enough.
-    assert_eq!((&rows[1].fault, rows[1].cause.as_str(), rows[1].unknown), (&None, "unknown", 1));
+    assert_eq!((&rows[1].fault, rows[1].cause.as_str(), rows[1].unknown), (&None, "throttled", 1));
     assert!(rows[2].fault.as_ref().unwrap().contains("is damaged"), "{:?}", rows[2]);
     assert_eq!((rows[2].tenant.as_str(), rows[2].cause.as_str()), ("acme", "throttled"));
     assert!(office.show(neither).await.row.fault.is_some());
