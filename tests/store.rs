@@ -265,6 +265,23 @@ async fn a_read_never_tells_of_what_is_not_yet_on_the_disk() {
     assert_eq!(scanned.await.unwrap().len(), 1);
 }
 
+/// sled reads what it finds under the name that sorts last, whole or not.
+#[tokio::test]
+async fn a_snapshot_that_was_not_finished_keeps_nobody_from_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = SledStore::open(folder.path()).unwrap();
+        store.commit(put("a", If::Absent, "1")).await.unwrap();
+    }
+    for torn in ["snap.00000000000000FF.generating", "snap.7FFFFFFFFFFFFFFF.generating"] {
+        std::fs::write(folder.path().join(torn), b"torn").unwrap();
+    }
+    let store = SledStore::open(folder.path()).unwrap();
+    assert_eq!(value(&store, "a").await.as_deref(), Some("1"));
+    let left = std::fs::read_dir(folder.path()).unwrap().filter_map(Result::ok);
+    assert_eq!(left.filter(|file| file.file_name().to_string_lossy().ends_with(".generating")).count(), 0);
+}
+
 #[tokio::test]
 async fn a_close_commits_what_is_queued() {
     let folder = tempfile::tempdir().unwrap();

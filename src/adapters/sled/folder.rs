@@ -90,7 +90,26 @@ pub(super) fn unlock(file: &File) {
     let _ = file.unlock();
 }
 
+/// Removes snapshots of sled's own index that a process did not live to finish. sled writes one under
+/// this name and renames it when it is whole; at open it takes the name that sorts last, which is the
+/// torn one's, and finds the database damaged. The one before it is still there.
+fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let text = name.to_string_lossy();
+        if text.starts_with("snap.") && text.ends_with(".generating") {
+            fs::remove_file(dir.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn open_sled(dir: &Path) -> Result<Db, OpenError> {
+    remove_unfinished_snapshots(dir).map_err(|source| OpenError::Io {
+        dir: dir.to_owned(),
+        what: "an unfinished snapshot cannot be removed",
+        source,
+    })?;
     let opening = || {
         ::sled::Config::new()
             .path(dir)
