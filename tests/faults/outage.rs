@@ -237,3 +237,38 @@ async fn a_probe_that_makes_no_call_keeps_nobody_waiting() {
     journal().wait("message_dispatched", "message", &id.to_string()).await;
     scene.assert_copies(&letter, 1, "transactional");
 }
+
+/// Many clients at once: no more calls than were under way when it was found out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_in_an_outage_makes_few_calls_and_loses_nothing() {
+    const CLIENTS: usize = 12;
+    const EACH: usize = 10;
+    let mut scene = Scene::named("crowd").await;
+    let from = scene.from();
+    scene.house.door.close().unwrap();
+    let mut tasks = Vec::new();
+    for _ in 0..CLIENTS {
+        let letters: Vec<Letter> = (0..EACH).map(|_| scene.letter()).collect();
+        let (mut client, from) = (scene.another().await, from.clone());
+        tasks.push(tokio::spawn(async move {
+            for letter in &letters {
+                queued(&post(&mut client, &from, &recipients(1), letter).await);
+            }
+            letters
+        }));
+    }
+    let mut letters = Vec::new();
+    for task in tasks {
+        letters.extend(task.await.unwrap());
+    }
+    assert_eq!(scene.held(), CLIENTS * EACH);
+    // Those that began before the third failure was told.
+    assert!((3..3 + CLIENTS).contains(&offered(&scene)), "{}", offered(&scene));
+    scene.house.door.open().unwrap();
+    scene.house.pass(A_WHILE);
+    scene.emptied().await;
+    assert_eq!((scene.house.inbox.received(), deferred(&scene)), ((CLIENTS * EACH) as u64, 0));
+    for letter in &letters {
+        scene.assert_copies(letter, 1, "transactional");
+    }
+}
