@@ -14,7 +14,7 @@
 //! | `listener` `address` `tls` | our own address, where a line is about a listener; how it speaks TLS |
 //! | `from` | the reverse-path, shown as `log.recipients` says |
 //! | `recipients` | the forward-paths, the first 50, shown as `log.recipients` says |
-//! | `recipient_count` | how many there were |
+//! | `recipient_count` | how many there were; of `message_discarded`: how many were still open |
 //! | `sent` | for how many of them SES took the message, where that is not all |
 //! | `suppressed` | addresses that an event brought onto the tenant's list, shown likewise |
 //! | `bytes` | octets of the message as the client sent it |
@@ -651,6 +651,28 @@ pub fn recipient_refused(
         .blamed(Blame::Upstream);
 }
 
+/// `message_discarded`: an operator gave a held message up; for `open` recipients nobody will send it
+/// any more. Joined to its verdict by `message`.
+pub fn message_discarded(
+    message: MessageId,
+    tenant: &TenantId,
+    stream: Option<&StreamId>,
+    open: usize,
+    bytes: u64,
+    actor: &str,
+    reason: &str,
+) {
+    counter!("bulkhead_messages_discarded_total").increment(1);
+    let line = Line::new("message_discarded")
+        .shown("message", message)
+        .shown("tenant", tenant)
+        .maybe("stream", stream)
+        .number("recipient_count", count(open))
+        .number("bytes", bytes)
+        .text("actor", actor);
+    if reason.is_empty() { line } else { line.text("reason", reason) }.write(Level::Warn);
+}
+
 /// Counts one SendEmail call; no line.
 pub fn ses_called(outcome: &Outcome, took: Duration) {
     let word = match outcome {
@@ -713,11 +735,9 @@ pub fn outcome_unknown_at_start(id: MessageId, tenant: &TenantId, stream: Option
 
 /// `outcome_unknown`: a call was sent and not answered; SES may have the message, and it will be sent
 /// again.
-pub fn outcome_unknown(tenant: &TenantId, stream: Option<&StreamId>, recipients: usize, reason: &str) {
+pub fn outcome_unknown(manifest: &Manifest, recipients: usize, reason: &str) {
     counter!("bulkhead_outcomes_unknown_total").increment(1);
-    Line::new("outcome_unknown")
-        .shown("tenant", tenant)
-        .maybe("stream", stream)
+    held("outcome_unknown", manifest)
         .number("recipient_count", count(recipients))
         .text("reason", reason)
         .blamed(Blame::Upstream);
@@ -818,6 +838,12 @@ pub fn outbox_deferred(tenant: &TenantId, stream: Option<&StreamId>, reason: &st
         .maybe("stream", stream)
         .text("reason", reason)
         .blamed(Blame::Us);
+}
+
+/// `outbox_unrenewed`: the outbox could not note that its rows are the newest; it tries again in an
+/// hour.
+pub fn outbox_unrenewed(reason: &str) {
+    Line::new("outbox_unrenewed").text("reason", reason).blamed(Blame::Us);
 }
 
 /// `outbox_failed`: nothing can be held. Once, when it begins.

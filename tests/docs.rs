@@ -575,6 +575,23 @@ fn every_command_has_its_row() {
     }
 }
 
+/// What an operator looks up at three in the morning is there, with a meaning and a cure each.
+#[test]
+fn every_cause_has_its_row() {
+    use bulkhead::outbox::Cause;
+    let mut told = Vec::new();
+    for row in rows("src/manual/operating.md", "cause") {
+        assert!(row.len() == 3 && row.iter().all(|cell| cell.len() > 5), "{row:?}");
+        told.extend(quoted(&row[0]));
+    }
+    assert_eq!(told, Cause::ALL.map(|cause| cause.word().to_owned()));
+    // What lasts until somebody mends it has something to mend.
+    for row in rows("src/manual/operating.md", "cause") {
+        let cause = Cause::parse(&quoted(&row[0])[0]).unwrap();
+        assert!(!cause.is_operators() || !row[2].starts_with("none"), "{row:?}");
+    }
+}
+
 /// Commands in the pages people read are commands there are, options included.
 #[test]
 fn the_commands_of_the_pages_exist() {

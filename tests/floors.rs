@@ -40,7 +40,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ),
     ("ingest", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal"]),
     // `events replay` goes through the one applier there is
-    ("admin", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal", "ingest"]),
+    (
+        "admin",
+        &["mail", "time", "secret", "policy", "event", "retry", "store", "outbox", "upstream", "journal", "ingest"],
+    ),
     ("sandbox", &["mail", "time", "secret"]),
 ];
 

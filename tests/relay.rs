@@ -286,7 +286,8 @@ async fn an_alarm_is_given_once_a_minute() {
     let stop = CancellationToken::new();
     let running = tokio::spawn(Arc::clone(&stand.dispatch).run(stop.clone(), stop.clone(), Duration::ZERO));
     let outbox = stand.dispatch.outbox();
-    outbox.retry(MessageId::parse(&id).unwrap()).unwrap();
+    let far = bulkhead::time::Timestamp::from_millis(u64::MAX);
+    outbox.retry(MessageId::parse(&id).unwrap(), far).await.unwrap();
     stand.dispatch.try_now(Some(&Lane { tenant: stand.tenant.id.clone(), stream: "transactional".parse().ok() }));
     let line = journal().wait("message_deferred", "message", &id).await;
     assert_eq!((&line["cause"], &line["attempts"]), (&"access_denied".into(), &1.into()));
@@ -1208,6 +1209,31 @@ async fn what_ses_does_not_answer_in_time_is_held_and_the_late_answer_counts() {
     let line = journal().wait("message_dispatched", "message", id).await;
     assert_eq!((&line["sent"], &line["attempts"]), (&1.into(), &1.into()), "{line}");
     assert_eq!((stand.dispatch.outbox().backlog().messages, stand.ses.calls().len()), (0, 2));
+}
+
+/// A call that has no answer at the very end is cut off: the dispatcher ends, and the row says that
+/// the message was being sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_outlasts_everything_is_cut_off_and_stays_on_the_disk() {
+    let mut stand = Stand::with(Limits { drain_time: Duration::from_secs(2), ..limits() }).await;
+    let attempts = CancellationToken::new();
+    let dispatch = Arc::clone(&stand.dispatch).run(stand.drain.clone(), attempts.clone(), Duration::from_millis(50));
+    let running = tokio::spawn(dispatch);
+    let mut client = stand.client("app").await;
+    client.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+    client.data(&stand.message("")).await;
+    stand.ses.hanging().await;
+    assert_eq!(stand.stop().await, 0);
+    assert!(client.reply().await.starts_with("250 2.0.0 queued as "));
+    attempts.cancel();
+    assert_eq!(soon("the dispatcher's end", running).await.unwrap(), 1);
+    let id = stand.verdicts()[0]["message"].as_str().unwrap().to_owned();
+    let (_, entry) = stand.dispatch.outbox().entry(MessageId::parse(&id).unwrap()).await.unwrap();
+    assert_eq!((entry.leased, entry.progress.marks().as_str()), (true, "."));
+    assert!(stand.spool.octets(MessageId::parse(&id).unwrap()).is_some());
+    for event in ["message_dispatched", "message_deferred"] {
+        assert!(journal().lines(event, "message", &id).is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

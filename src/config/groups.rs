@@ -408,7 +408,7 @@ impl Outbox {
                 "Free octets of the data folder's disk that are left alone: where holding a message would take of them, it hears 452."),
             spill_bytes: s.whole("spill_bytes", 1_048_576, 65_536..=1_099_511_627_776,
                 "A message larger than this goes to a file while it arrives, instead of growing in memory."),
-            writers: s.whole("writers", 16, 1..=256,
+            writers: s.whole("writers", 32, 1..=256,
                 "Body files written at once."),
             calls_in_flight: s.whole("calls_in_flight", 32, 1..=10_000,
                 "SendEmail calls of held messages under way at once."),

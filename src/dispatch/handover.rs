@@ -14,11 +14,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Dispatch;
 use super::alarm::words;
+use super::held::refusal_in;
 use super::join::{Joined, join};
 use super::parcel::{Answered, Parcel};
 use super::repeats::Begun;
 use crate::mail::{MessageId, Receipt, Taken};
-use crate::outbox::{Cause, HoldError, Holding, Lane, Mark, Progress, Start};
+use crate::outbox::{Cause, HoldError, Holding, Lane, Mark, Order, Progress, Start};
 use crate::policy::tenant::Handoff;
 use crate::upstream::{Outcome, Retry};
 
@@ -171,9 +172,11 @@ impl Dispatch {
                         let ses = self.means.clock.instant().saturating_duration_since(began);
                         if let Some(lease) = lease {
                             let (dispatch, parcel) = (Arc::clone(self), Arc::clone(&parcel));
+                            let abandon = self.abandon.clone();
                             self.tasks.spawn(async move {
-                                let answers = calling.await;
-                                dispatch.conclude(lease, &parcel, answers).await;
+                                // A call that is cut off leaves its lease behind.
+                                let attempt = async { dispatch.conclude(lease, &parcel, calling.await).await };
+                                abandon.run_until_cancelled(attempt).await;
                             });
                         }
                         let how = How::Held { receipt: Receipt::held(durable), cause, words: String::new() };
@@ -186,7 +189,20 @@ impl Dispatch {
         };
         let ses = self.means.clock.instant().saturating_duration_since(began);
         let how = self.end(&parcel, &answers).await;
+        if matches!(how, How::Relayed(_)) && answers.iter().any(|answer| matches!(answer.outcome, Outcome::Refused(..)))
+        {
+            self.report_later(parcel, answers.clone());
+        }
         HandedOver { how, answers, ses }
+    }
+
+    /// Reports on recipients that SES refused of a message which others get, behind the reply's back.
+    fn report_later(self: &Arc<Self>, parcel: Arc<Parcel>, answers: Vec<Answered>) {
+        let dispatch = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let marks = progress(Progress::none(parcel.manifest.recipients.len()), &answers);
+            dispatch.report(&parcel.manifest, &marks, refusal_in(&answers), false).await;
+        });
     }
 
     /// From the answers of a message's calls to how it ended; holds what may pass later.
@@ -257,7 +273,16 @@ impl Dispatch {
             return Err(Cause::Handoff);
         }
         let lane = parcel.lane();
-        let waiting = self.means.outbox.with_index(|index| index.lane(&lane));
+        let manifest = &parcel.manifest;
+        let (waiting, overtakes) = self.means.outbox.with_index(|index| {
+            let state = index.lane(&lane);
+            let overtakes =
+                state.waiting > 0 && index.would_overtake(&lane, Order::of(manifest.session, &manifest.recipients));
+            (state, overtakes)
+        });
+        if overtakes {
+            return Err(Cause::Backlog);
+        }
         let recipients = u32::try_from(parcel.manifest.recipients.len()).unwrap_or(u32::MAX);
         self.board().direct(&lane, parcel.passage.kind, recipients, waiting, self.means.clock.instant())
     }

@@ -76,6 +76,9 @@ use waits::Waits;
 const NAP: Duration = Duration::from_millis(500);
 /// How often a disk is tried that failed, and how often the backlog is told to the metrics.
 const UPKEEP: Duration = Duration::from_secs(2);
+/// How often the outbox notes that its rows are the newest, so that a copy of the store made before is
+/// known for an older one.
+const RENEWAL: Duration = Duration::from_secs(3600);
 /// How often SES is asked what the account may send.
 const ACCOUNT: Duration = Duration::from_secs(60);
 /// Most messages given up in one go.
@@ -287,7 +290,7 @@ impl Dispatch {
         let all: Vec<Lane> =
             self.means.outbox.with_index(|index| index.lanes().map(|(lane, _)| lane.clone()).collect());
         self.refresh(all, &directory);
-        let mut upkeep = Instant::now();
+        let (mut upkeep, mut renewal) = (Instant::now(), Instant::now() + RENEWAL);
         while !drain.is_cancelled() {
             let now_in_force = self.means.directory.load_full();
             if !Arc::ptr_eq(&directory, &now_in_force) {
@@ -299,6 +302,12 @@ impl Dispatch {
             if upkeep <= Instant::now() {
                 upkeep = Instant::now() + UPKEEP;
                 self.keep_up().await;
+            }
+            if renewal <= Instant::now() {
+                renewal = Instant::now() + RENEWAL;
+                if let Err(error) = self.means.outbox.renew().await {
+                    journal::outbox_unrenewed(&error.to_string());
+                }
             }
             let wake = self.turn(&directory).await;
             tokio::select! {
@@ -328,8 +337,15 @@ impl Dispatch {
             index.promote(now);
             (index.take_changed(), index.expired(now, EXPIRIES), index.next_moment())
         });
+        // Where the store does not give one up, it is tried again after a nap, not at once.
+        let mut moment = moment;
         for id in expired {
-            self.expire(id).await;
+            if !self.expire(id).await {
+                moment = moment.filter(|at| *at > now);
+            }
+        }
+        for lane in self.means.outbox.take_urged() {
+            self.try_now(Some(&lane));
         }
         let over = self.board().take_holds_over(now);
         for lane in &over {
@@ -368,7 +384,8 @@ impl Dispatch {
         }
         let by_clock = |at: crate::time::Timestamp| Instant::now() + at.since(self.means.clock.now());
         let hold = self.board().next_hold();
-        moment.into_iter().chain(hold).map(by_clock).fold(wake, Instant::min)
+        // A moment that has passed is one that something keeps, as a store that does not work.
+        moment.filter(|at| *at > now).into_iter().chain(hold).map(by_clock).fold(wake, Instant::min)
     }
 
     /// Starts the attempt at a message.
