@@ -6,9 +6,17 @@ use bulkhead::mail::MessageId;
 use bulkhead::outbox::Cause;
 use bulkhead::sandbox::fault::{Fault, Kind};
 
-use crate::house::{House, SECRET};
+use crate::house::{House, Plan, SECRET};
 use crate::scene::{A_WHILE, Letter, Scene, begin, post, queued, recipients, relayed, until};
 use crate::support::journal;
+
+/// A scene with no connection to SES yet: a call by one that breaks would be unknown.
+async fn unconnected(name: &str) -> Scene {
+    let mut plan = Plan::named(name, &format!("{name}-b"));
+    // So nobody asks for it.
+    plan.dispatch.max_send_rate = Some(100_000.0);
+    Scene::of(plan).await
+}
 
 /// Messages that were offered to SES when they came in: SES, or the way to it, had words for them.
 fn offered(scene: &Scene) -> usize {
@@ -20,11 +28,12 @@ fn deferred(scene: &Scene) -> usize {
     scene.lines("message_deferred").len()
 }
 
+/// Messages to as many recipients: those to one wait for each other.
 async fn fill(scene: &mut Scene, count: usize) -> Vec<(MessageId, Letter)> {
     let mut held = Vec::with_capacity(count);
-    for _ in 0..count {
+    for to in recipients(count) {
         let letter = scene.letter();
-        held.push((scene.send_held(&letter).await, letter));
+        held.push((queued(&scene.send(&[to], &letter).await), letter));
     }
     held
 }
@@ -40,7 +49,7 @@ async fn as_other(scene: &Scene, letter: &Letter) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_ses_is_down_all_is_held_and_one_message_at_a_time_finds_out() {
-    let mut scene = Scene::named("down").await;
+    let mut scene = unconnected("down").await;
     let scope = "down/transactional";
     scene.house.door.close().unwrap();
     let held = fill(&mut scene, 40).await;
@@ -81,7 +90,7 @@ async fn while_ses_is_down_all_is_held_and_one_message_at_a_time_finds_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_several_lanes_meet_the_outage_the_account_is_left_alone() {
-    let mut scene = Scene::named("alldown").await;
+    let mut scene = unconnected("alldown").await;
     scene.house.door.close().unwrap();
     let held = fill(&mut scene, 5).await;
     let theirs = scene.letter();
@@ -109,7 +118,7 @@ async fn when_several_lanes_meet_the_outage_the_account_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_break_under_calls_leave_each_message_once_or_counted_as_unknown() {
-    let mut scene = Scene::named("cut").await;
+    let mut scene = unconnected("cut").await;
     let (from, mut clients) = (scene.from(), Vec::new());
     assert!(scene.house.faults.script([Fault::times(Kind::Hang, 4)]));
     let mut letters = Vec::new();
@@ -192,7 +201,7 @@ async fn credentials_that_are_nobodys_hold_everybody_with_one_call_in_all() {
 /// While a backlog goes out, what comes in waits behind it rather than overtake it.
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_that_comes_in_goes_behind_what_its_lane_has_waiting() {
-    let mut scene = Scene::named("behind").await;
+    let mut scene = unconnected("behind").await;
     assert!(scene.house.faults.script([Fault::once(Kind::Quota)]));
     let held = fill(&mut scene, 3).await;
     assert!(scene.house.faults.script([Fault::lasting(Kind::Hang)]));
@@ -236,4 +245,62 @@ async fn a_probe_that_makes_no_call_keeps_nobody_waiting() {
     scene.house.pass(Duration::from_secs(10));
     journal().wait("message_dispatched", "message", &id.to_string()).await;
     scene.assert_copies(&letter, 1, "transactional");
+}
+
+/// Many clients at once: no more calls than were under way when it was found out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_in_an_outage_makes_few_calls_and_loses_nothing() {
+    const CLIENTS: usize = 12;
+    const EACH: usize = 10;
+    let mut scene = unconnected("crowd").await;
+    let from = scene.from();
+    scene.house.door.close().unwrap();
+    let mut tasks = Vec::new();
+    for _ in 0..CLIENTS {
+        let letters: Vec<Letter> = (0..EACH).map(|_| scene.letter()).collect();
+        let (mut client, from) = (scene.another().await, from.clone());
+        tasks.push(tokio::spawn(async move {
+            for letter in &letters {
+                queued(&post(&mut client, &from, &recipients(1), letter).await);
+            }
+            letters
+        }));
+    }
+    let mut letters = Vec::new();
+    for task in tasks {
+        letters.extend(task.await.unwrap());
+    }
+    assert_eq!(scene.held(), CLIENTS * EACH);
+    // Those that began before the third failure was told.
+    assert!((3..3 + CLIENTS).contains(&offered(&scene)), "{}", offered(&scene));
+    scene.house.door.open().unwrap();
+    scene.house.pass(A_WHILE);
+    scene.emptied().await;
+    assert_eq!((scene.house.inbox.received(), deferred(&scene)), ((CLIENTS * EACH) as u64, 0));
+    for letter in &letters {
+        scene.assert_copies(letter, 1, "transactional");
+    }
+}
+
+/// What one connection sends to one recipient waits for what it sent before, and comes in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_of_one_connection_to_one_recipient_comes_in_order() {
+    let mut scene = unconnected("inorder").await;
+    scene.house.door.close().unwrap();
+    let mut letters = Vec::new();
+    for number in 0..10 {
+        let letter = scene.letter();
+        let id = scene.send_held(&letter).await;
+        assert_eq!(scene.verdict(id)["cause"], if number == 0 { "network" } else { "backlog" });
+        letters.push(letter);
+    }
+    assert_eq!(offered(&scene), 1);
+    scene.house.door.open().unwrap();
+    scene.house.pass(A_WHILE);
+    scene.emptied().await;
+    let got = scene.house.inbox.all();
+    assert_eq!(got.len(), letters.len());
+    for (got, letter) in got.iter().zip(&letters) {
+        assert!(got.raw == scene.assert_copies(letter, 1, "transactional")[0].raw, "{}", letter.subject);
+    }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bulkhead::dispatch::Hold;
-use bulkhead::mail::{MessageId, StreamId};
+use bulkhead::mail::{ConfigurationSet, MessageId, SesTenant, StreamId};
 use bulkhead::outbox::Wait;
-use bulkhead::policy::tenant::{Handoff, SenderPattern, SuppressionReason, Tenant};
+use bulkhead::policy::tenant::{FanOut, Handoff, SenderPattern, SuppressionReason, Tenant};
 use bulkhead::sandbox::fault::{Fault, Kind};
 
 use crate::house::SECRET;
@@ -220,4 +220,22 @@ async fn a_hold_that_is_over_is_told_once_whatever_else_the_lane_waits_for() {
     let reply = scene.send(&recipients(1), &scene_letter(&scene)).await;
     assert_eq!(code(&reply), 250);
     relayed(&reply);
+}
+
+/// A message leaves by what its stream says when its turn comes, under the tags it was accepted with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_message_goes_by_what_its_stream_says_by_then() {
+    let mut scene = Scene::named("changed").await;
+    let (id, letter) = held(&mut scene, 3).await;
+    scene.house.with(|tenants| {
+        tenants[0].ses_tenant = Some(SesTenant::parse("changed-at-ses").unwrap());
+        let stream = tenants[0].streams.get_mut(&StreamId::parse("transactional").unwrap()).unwrap();
+        stream.fan_out = FanOut::Batch;
+        stream.configuration_set = ConfigurationSet::parse("changed-anew").unwrap();
+    });
+    scene.dispatched(id).await;
+    let [copy] = scene.copies(&letter).try_into().unwrap();
+    assert_eq!((copy.destination.clone(), copy.tag("stream")), (recipients(3), Some("transactional")));
+    assert_eq!(copy.configuration_set.as_deref(), Some("changed-anew"));
+    assert_eq!(copy.tenant_name.as_deref(), Some("changed-at-ses"));
 }

@@ -265,8 +265,10 @@ impl House {
         tokio::spawn(sandbox.run(drain.clone()));
 
         let keys =
-            Credentials::Static { access_key_id: "test".into(), secret_access_key: Secret::new(b"test".to_vec()) };
-        let aws = sdk_config(Some("eu-west-1".into()), keys).await;
+            || Credentials::Static { access_key_id: "test".into(), secret_access_key: Secret::new(b"test".to_vec()) };
+        let aws = sdk_config(Some("eu-west-1".into()), keys()).await;
+        // With connections of its own: a call never goes by one that ingest has used.
+        let aws_of_ingest = sdk_config(Some("eu-west-1".into()), keys()).await;
         let endpoint_url = plan.mailer.endpoint_url.clone().unwrap_or_else(|| url.clone());
         let mailer = SesMailer::new(&aws, ses::Options { endpoint_url: Some(endpoint_url), ..plan.mailer });
 
@@ -288,7 +290,7 @@ impl House {
         let ingest = Ingest::new(
             Arc::clone(&store) as _,
             Arc::clone(&directory),
-            Arc::new(SqsNotices::new(&aws, Some(url.clone()), queue_url)),
+            Arc::new(SqsNotices::new(&aws_of_ingest, Some(url.clone()), queue_url)),
             clock.clone(),
             random.clone(),
             tally.clone(),
