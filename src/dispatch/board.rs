@@ -81,12 +81,6 @@ pub struct Board {
     starved: Option<StreamKind>,
 }
 
-impl Hold {
-    fn is_over(&self, now: Timestamp) -> bool {
-        self.until.is_some_and(|until| until <= now)
-    }
-}
-
 impl Board {
     /// Nothing is known yet. `calls_per_lane`: calls of one lane's held messages at once.
     pub fn new(rate: Option<f64>, calls_per_lane: usize) -> Self {
@@ -134,18 +128,16 @@ impl Board {
         if state == LaneState::default() {
             self.standing.remove(lane);
         }
-        if self.holds.get(lane).is_some_and(|hold| hold.is_over(now)) {
-            self.holds.remove(lane);
-        }
-        match (self.holds.contains_key(lane), standing) {
-            (true, _) => self.turns.unready(lane),
-            (false, Standing::Held { reason, .. }) => {
+        let held = self.holds.get(lane).filter(|hold| hold.until.is_none_or(|until| now < until));
+        match (held, standing) {
+            (Some(_), _) => self.turns.unready(lane),
+            (None, Standing::Held { reason, .. }) => {
                 if state != LaneState::default() {
                     self.standing.insert(lane.clone(), reason.clone());
                 }
                 self.turns.unready(lane);
             }
-            (false, Standing::Granted { kind, weight }) => {
+            (None, Standing::Granted { kind, weight }) => {
                 self.standing.remove(lane);
                 let flying = self.flights.get(lane).copied().unwrap_or_default();
                 if state.ready > 0 && flying < self.calls_per_lane {
@@ -271,9 +263,10 @@ impl Board {
         self.holds.len() + self.standing.keys().filter(|lane| !self.holds.contains_key(lane)).count()
     }
 
-    /// Holds whose time is over.
-    pub fn holds_over(&self, now: Timestamp) -> Vec<Lane> {
-        self.holds.iter().filter(|(_, hold)| hold.is_over(now)).map(|(lane, _)| lane.clone()).collect()
+    /// Lets go the lanes whose hold is over, whatever else they wait for; which they are.
+    pub fn take_holds_over(&mut self, now: Timestamp) -> Vec<Lane> {
+        let over = |hold: &mut Hold| hold.until.is_some_and(|until| until <= now);
+        self.holds.extract_if(|_, hold| over(hold)).map(|(lane, _)| lane).collect()
     }
 
     /// The next moment at which a hold is over.
