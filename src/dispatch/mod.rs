@@ -284,7 +284,7 @@ impl Dispatch {
         let all: Vec<Lane> =
             self.means.outbox.with_index(|index| index.lanes().map(|(lane, _)| lane.clone()).collect());
         self.refresh(all, &directory);
-        let mut upkeep = Instant::now();
+        let (mut upkeep, mut no_expiry_before) = (Instant::now(), Instant::now());
         while !drain.is_cancelled() {
             let now_in_force = self.means.directory.load_full();
             if !Arc::ptr_eq(&directory, &now_in_force) {
@@ -297,7 +297,7 @@ impl Dispatch {
                 upkeep = Instant::now() + UPKEEP;
                 self.keep_up().await;
             }
-            let wake = self.turn(&directory).await;
+            let wake = self.turn(&directory, &mut no_expiry_before).await;
             tokio::select! {
                 () = drain.cancelled() => {}
                 () = self.means.outbox.changed() => {}
@@ -318,18 +318,20 @@ impl Dispatch {
         cut
     }
 
-    /// Sends whatever may be sent now; gives when to look again.
-    async fn turn(self: &Arc<Self>, directory: &Directory) -> Instant {
+    /// Sends whatever may be sent now; gives when to look again. Nothing is given up before a moment that
+    /// it moves on when the store gives nothing up.
+    async fn turn(self: &Arc<Self>, directory: &Directory, no_expiry_before: &mut Instant) -> Instant {
         let (now, instant) = (self.means.clock.now(), self.means.clock.instant());
+        let most = if *no_expiry_before <= Instant::now() { EXPIRIES } else { 0 };
         let (changed, expired, moment) = self.means.outbox.with_index(|index| {
             index.promote(now);
-            (index.take_changed(), index.expired(now, EXPIRIES), index.next_moment())
+            (index.take_changed(), index.expired(now, most), index.next_moment())
         });
-        // Where the store does not give one up, it is tried again after a nap, not at once.
-        let mut moment = moment;
         for id in expired {
             if !self.expire(id).await {
-                moment = moment.filter(|at| *at > now);
+                // A store that does not work is no reason to turn without rest.
+                *no_expiry_before = Instant::now() + NAP;
+                break;
             }
         }
         for lane in self.means.outbox.take_urged() {
@@ -372,6 +374,8 @@ impl Dispatch {
         }
         let by_clock = |at: crate::time::Timestamp| Instant::now() + at.since(self.means.clock.now());
         let hold = self.board().next_hold();
+        // What is past is what could not be given up; what could be, calls for another turn itself.
+        let moment = moment.filter(|at| *at > now);
         moment.into_iter().chain(hold).map(by_clock).fold(wake, Instant::min)
     }
 

@@ -121,6 +121,8 @@ pub enum Does {
     Fail,
     /// No answer within so long; SES does not have the message.
     Hang(Duration),
+    /// It takes the message, and the answer never comes: for so long the caller waits.
+    TakeInSilence(Duration),
     /// This answer, after the usual latency.
     Say(Outcome),
 }
@@ -174,6 +176,8 @@ pub struct Seen {
     pub to: Vec<String>,
     pub octets: usize,
     pub said: Option<Said>,
+    /// SES took it, and the caller waited in vain to hear so.
+    pub unheard: bool,
 }
 
 impl Seen {
@@ -284,6 +288,7 @@ impl Ses {
                 to: call.recipients.iter().map(ToString::to_string).collect(),
                 octets: call.raw.len(),
                 said: None,
+                unheard: false,
             });
             let now_under_way = state.under_way.entry(lane.clone()).or_default();
             *now_under_way += 1;
@@ -298,7 +303,9 @@ impl Ses {
         };
         let _under_way = UnderWay(self, lane);
         let (outcome, after) = match does {
-            Some(Does::RefuseConnection) => (Outcome::Retry(Retry::Network, "connection refused".into()), Duration::ZERO),
+            Some(Does::RefuseConnection) => {
+                (Outcome::Retry(Retry::Network, "connection refused".into()), Duration::ZERO)
+            }
             Some(Does::Fail) => {
                 sleep(Duration::from_secs(1)).await;
                 (Outcome::Retry(Retry::Service, "500".into()), Duration::ZERO)
@@ -306,6 +313,15 @@ impl Ses {
             Some(Does::Hang(time)) => {
                 sleep(time).await;
                 (Outcome::Unknown("no answer".into()), Duration::ZERO)
+            }
+            Some(Does::TakeInSilence(time)) => {
+                sleep(latency / 2).await;
+                let decided = self.decide(at, call.recipients.len());
+                let is_taken = matches!(decided, Outcome::Sent(_));
+                self.note(at, &decided);
+                sleep(time.saturating_sub(latency / 2)).await;
+                self.state.lock().unwrap().seen[at].unheard = is_taken;
+                return Outcome::Unknown("no answer".into());
             }
             Some(Does::Say(outcome)) => {
                 sleep(latency / 2).await;
@@ -316,16 +332,18 @@ impl Ses {
                 (self.decide(at, call.recipients.len()), latency / 2)
             }
         };
-        {
-            let mut state = self.state.lock().unwrap();
-            state.seen[at].decided = Some(self.clock.millis());
-            state.seen[at].said = Some(said(&outcome));
-        }
+        self.note(at, &outcome);
         if after > Duration::ZERO {
             sleep(after).await;
         }
         self.state.lock().unwrap().seen[at].answered = Some(self.clock.millis());
         outcome
+    }
+
+    fn note(&self, at: usize, outcome: &Outcome) {
+        let mut state = self.state.lock().unwrap();
+        state.seen[at].decided = Some(self.clock.millis());
+        state.seen[at].said = Some(said(outcome));
     }
 
     /// A bucket that may go into debt, as SES's does: while there is a token left, a call passes
