@@ -211,14 +211,9 @@ impl House {
         let health = Arc::new(Health::new(clock.now(), available.clone()).holding(move || holds.fault()));
         let directory: Current = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(store.as_ref()).await?));
         let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), settings.node.clone());
-        let desk = Arc::new(Desk::new(
-            store.clone(),
-            directory.clone(),
-            clock.clone(),
-            random.clone(),
-            applier,
-            Some(health.clone()),
-        ));
+        let desk =
+            Desk::new(store.clone(), directory.clone(), clock.clone(), random.clone(), applier, Some(health.clone()));
+        let desk = Arc::new(desk.with_outbox(outbox.clone()));
         if let Some(declared) = tenants {
             declare(&desk, declared, "built in").await.map_err(|error| BuildError::Apply("built in".into(), error))?;
         }

@@ -172,7 +172,7 @@ impl World {
             43..=47 => self.complete().await,
             48..=50 => self.drop_lease(),
             51 | 52 => self.discard().await,
-            53 | 54 => self.retry(),
+            53 | 54 => self.retry().await,
             55 => self.release(),
             56..=63 => self.promote(),
             64 => {
@@ -495,12 +495,13 @@ impl World {
         self.ended(id, fault, wait);
     }
 
-    fn retry(&mut self) {
+    async fn retry(&mut self) {
         let Some(id) = self.any() else { return };
         if self.store.stopped() {
             return;
         }
-        let done = self.outbox.retry(id);
+        // Its moment has come, so nothing is written.
+        let done = self.outbox.retry(id, FAR).await;
         let held = self.held.get_mut(&id).unwrap();
         if held.wait == Wait::Active {
             assert_eq!(done, Err(OutboxError::Active(id)));
@@ -775,6 +776,8 @@ async fn what_is_held_on_the_real_store_is_held_until_its_end() {
 // One thing at a time
 
 const NOW: Timestamp = Timestamp::from_millis(1_777_000_000_000);
+/// A moment at which everything is due.
+const FAR: Timestamp = Timestamp::from_millis(u64::MAX);
 
 /// An outbox, what it lies on, and so many ready messages in its first lane.
 async fn with(messages: u64) -> (Arc<Outbox>, Arc<Flaky>, MemorySpool, Vec<MessageId>) {
@@ -831,12 +834,12 @@ async fn a_write_goes_to_its_end_even_if_nobody_waits_for_it() {
     assert_eq!((slot.wait, entry.leased), (Wait::Until(NOW.plus(LEASE)), true));
 
     let later = NOW.plus(LEASE * 2);
-    outbox.retry(manifest.id).unwrap();
+    outbox.retry(manifest.id, FAR).await.unwrap();
     once(outbox.lease(&lane, later)).await;
     let (slot, entry) = outbox.entry(manifest.id).await.unwrap();
     assert_eq!((slot.wait, slot.due, entry.attempts, entry.unknown), (Wait::Until(later), later, 2, 1));
 
-    outbox.retry(manifest.id).unwrap();
+    outbox.retry(manifest.id, FAR).await.unwrap();
     let lease = outbox.lease(&lane, later).await.unwrap().unwrap();
     assert_eq!((lease.entry().attempts, lease.entry().unknown), (3, 2));
     once(lease.defer(deferral("t."), NOW)).await;
@@ -858,7 +861,7 @@ async fn who_stops_waiting_before_the_write_leaves_the_message_as_it_was() {
     once(outbox.lease(&lane, NOW.plus(LEASE))).await;
     let (slot, entry) = outbox.entry(ids[0]).await.unwrap();
     assert_eq!((slot.wait, entry.attempts), (Wait::Until(NOW.plus(LEASE)), 0));
-    outbox.retry(ids[0]).unwrap();
+    outbox.retry(ids[0], FAR).await.unwrap();
     once(outbox.discard(ids[0])).await;
     assert_eq!(outbox.entry(ids[0]).await.unwrap().0.wait, Wait::Ready);
 }
@@ -871,7 +874,7 @@ async fn nobody_leases_what_is_being_discarded_nor_the_other_way_round() {
     let (leased, discarded) = tokio::join!(outbox.lease(&lane, NOW.plus(LEASE)), outbox.discard(ids[0]));
     let lease = leased.unwrap().unwrap();
     assert_eq!(discarded.unwrap_err(), OutboxError::Active(ids[0]));
-    assert_eq!(outbox.retry(ids[0]), Err(OutboxError::Active(ids[0])));
+    assert_eq!(outbox.retry(ids[0], FAR).await, Err(OutboxError::Active(ids[0])));
     lease.defer(deferral(".."), NOW).await.unwrap();
     let (discarded, leased) = tokio::join!(outbox.discard(ids[0]), outbox.lease(&lane, NOW.plus(LEASE)));
     assert!(discarded.is_ok() && leased.unwrap().is_none());
@@ -893,7 +896,7 @@ async fn a_row_that_is_damaged_while_we_run_is_mended_from_its_file() {
     }
     assert_eq!(outbox.discard(ids[1]).await.unwrap().1.unknown, 1);
     store.damage(Some(lane.key(NODE, NOW.plus(LEASE), ids[0])));
-    outbox.retry(ids[0]).unwrap();
+    outbox.retry(ids[0], FAR).await.unwrap();
     let lease = outbox.lease(&lane, NOW.plus(LEASE * 2)).await.unwrap().unwrap();
     assert_eq!((lease.entry().progress.marks().as_str(), lease.entry().attempts), ("t.", 1));
     lease.complete().await.unwrap();
@@ -1023,6 +1026,20 @@ async fn a_rebuild_that_breaks_off_loses_nothing() {
         }
     }
     assert_eq!(broken, 6);
+}
+
+#[tokio::test]
+async fn a_rebuild_makes_every_row_out_of_the_files_and_tells_what_is_lost() {
+    let (outbox, store, spool, ids) = with(9).await;
+    let lease = outbox.lease(&lanes()[0], NOW.plus(LEASE)).await.unwrap().unwrap();
+    lease.defer(deferral("tr"), NOW).await.unwrap();
+    drop(outbox);
+    spool.put(ids[7], None);
+    let found = Outbox::rebuild(&*store, &spool, NODE, NOW).await.unwrap();
+    assert_eq!((found.held, found.adopted, &found.missing[..]), (8, 8, &ids[7..8]));
+    let (outbox, found) = open(&store, &spool, NOW).await;
+    assert_eq!((found.held, found.adopted, found.missing.len()), (8, 0, 0));
+    assert_eq!(outbox.entry(ids[0]).await.unwrap().1.progress.marks(), "tr");
 }
 
 /// What a store that has stopped holds, after a restart.

@@ -282,7 +282,7 @@ impl Limits {
             call_bytes: s.whole("call_bytes", 268_435_456, 1_048_576..=1_099_511_627_776,
                 "Octets of the copies of messages that are made for SES, over all connections; a larger message goes alone."),
             call_wait_seconds: s.seconds("call_wait_seconds", 60, 0..=600,
-                "Time a message waits for room under call_bytes before it hears 451."),
+                "Time a message waits for room under call_bytes before it is held."),
             calls_per_message: s.whole("calls_per_message", 8, 1..=1_000,
                 "SendEmail calls of one message at once."),
             connections: s.whole("connections", 1_000, 1..=100_000,
@@ -380,7 +380,7 @@ impl Aws {
                 "call_wait_seconds",
                 10,
                 0..=300,
-                "Time a message waits for its turn under the two bounds above; then it hears 451.",
+                "Time a message waits for its turn under the two bounds above; then it is held.",
             ),
             max_send_rate: s.optional_above_zero(
                 "max_send_rate",

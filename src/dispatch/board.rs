@@ -122,6 +122,29 @@ impl Board {
         self.pace.take(recipients, now).map_err(|_| Cause::Rate)
     }
 
+    /// Whether mail that has just come in and that cannot be held may go to SES after all, and whether
+    /// it goes as a probe: while nothing can be held no held mail finds out that SES answers again.
+    pub fn last_resort(
+        &mut self,
+        lane: &Lane,
+        kind: StreamKind,
+        recipients: u32,
+        waiting: LaneState,
+        now: Instant,
+    ) -> Option<bool> {
+        let must_wait = self.holds.contains_key(lane) || waiting.ready + waiting.active > 0;
+        if must_wait || self.starved.is_some_and(|urgent| urgent <= kind) || self.pace.peek(now).is_err() {
+            return None;
+        }
+        let is_probe = match self.breakers.permit(lane, now) {
+            Permit::Go => false,
+            Permit::Probe => true,
+            Permit::Wait { .. } => return None,
+        };
+        let _ = self.pace.take(recipients, now);
+        Some(is_probe)
+    }
+
     /// Says anew whether a lane is among those whose turn may come.
     pub fn refresh(&mut self, lane: &Lane, state: LaneState, standing: &Standing, now: Timestamp) {
         self.parked.remove(lane);

@@ -35,6 +35,8 @@ const MAGIC: &[u8; 8] = b"BHOUTBX1";
 const HEAD: u64 = 48;
 /// What one read of a file takes at first: the whole of most.
 const FIRST_READ: u64 = 64 * 1024;
+/// What [`check`] reads at a time.
+const PIECE: u64 = 1024 * 1024;
 /// Largest manifest that is read: more than the settings allow one to be.
 const MANIFEST_LONGEST: u64 = 4 * 1024 * 1024;
 /// Largest message, or part of one, that is read: far more than SES takes.
@@ -156,6 +158,30 @@ pub async fn read(spool: &dyn Spool, id: MessageId) -> Result<(Manifest, Vec<u8>
         return Err(BodyError::Damaged("the checksum of the message does not fit"));
     }
     Ok((manifest, octets))
+}
+
+/// Reads all of it, a piece at a time, and keeps none of the message's octets: whether every octet is
+/// as it was written.
+pub async fn check(spool: &dyn Spool, id: MessageId) -> Result<Told, BodyError> {
+    let start = spool.read(id, 0, FIRST_READ).await?;
+    let (head, manifest) = open(spool, id, &start).await?;
+    let mut crc = crc32fast::Hasher::new();
+    for part in [head.first(), head.tail()] {
+        let mut at = part.start;
+        while at < part.end {
+            let end = part.end.min(at.saturating_add(PIECE));
+            let mut piece = Vec::new();
+            take(spool, id, &start, at..end, &mut piece).await?;
+            crc.update(&piece);
+            at = end;
+            tokio::task::yield_now().await;
+        }
+    }
+    if crc.finalize() != head.message_crc {
+        return Err(BodyError::Damaged("the checksum of the message does not fit"));
+    }
+    let progress = notes(spool, id, &head, &start, manifest.recipients.len()).await?;
+    Ok(Told { manifest, progress, bytes: head.message() })
 }
 
 /// The fixed part.

@@ -29,6 +29,7 @@ pub mod order;
 pub mod progress;
 pub mod recover;
 pub mod spool;
+pub mod verify;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -49,6 +50,12 @@ pub use progress::{Mark, Progress};
 pub use spool::{Content, Draft, Spool, SpoolError};
 
 use index::Index;
+
+/// How often a row that moves is looked for where the schedule says it is.
+const LOOKS: usize = 16;
+
+/// The least that a held message takes of a disk: a block.
+const LEAST: u64 = 4096;
 
 /// How an outbox is set up.
 #[derive(Clone, Copy, Debug)]
@@ -300,30 +307,24 @@ impl Outbox {
 
     /// The row of a held message.
     pub async fn entry(&self, id: MessageId) -> Result<(Slot, Entry), OutboxError> {
-        loop {
+        let mut active = false;
+        for _ in 0..LOOKS {
             let slot = self.index().slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
             match self.entry_of(id, &slot).await {
                 Ok(entry) => return Ok((slot, entry)),
-                // It was moved while it was looked for.
-                Err(_) if self.index().slot(id).is_some_and(|now| now.version != slot.version) => {}
+                // Its row has just moved, and the schedule is about to say so.
+                Err(OutboxError::NotHeld(_)) => active = slot.wait == Wait::Active,
                 Err(error) => return Err(error),
             }
+            tokio::task::yield_now().await;
         }
+        Err(if active { OutboxError::Active(id) } else { OutboxError::NotHeld(id) })
     }
 
     /// Gives a message up that is not being sent: expired, or discarded by hand. Gives its row as it
     /// was.
     pub async fn discard(self: &Arc<Self>, id: MessageId) -> Result<(Slot, Entry), OutboxError> {
-        let (seat, slot) = {
-            let mut index = self.index();
-            let slot = index.slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
-            if slot.wait == Wait::Active {
-                return Err(OutboxError::Active(id));
-            }
-            // From here on nobody leases it.
-            index.change(id, |slot| slot.wait = Wait::Active);
-            (Seat { outbox: Arc::clone(self), id, back: slot.wait }, slot)
-        };
+        let (seat, slot) = self.take_out(id)?;
         let entry = self.entry_of(id, &slot).await?;
         let mut batch = Batch::new();
         batch.remove(slot.lane.key(&self.node, slot.due, id), If::At(slot.version));
@@ -331,19 +332,35 @@ impl Outbox {
         Ok((slot, entry))
     }
 
-    /// Makes a message ready at once, whatever it waits for.
-    pub fn retry(&self, id: MessageId) -> Result<(), OutboxError> {
-        let mut index = self.index();
-        let slot = index.slot(id).ok_or(OutboxError::NotHeld(id))?;
-        if slot.wait == Wait::Active {
-            return Err(OutboxError::Active(id));
+    /// Makes a message ready at once, whatever it waits for; its row says so too, so that it stays so.
+    pub async fn retry(self: &Arc<Self>, id: MessageId, now: Timestamp) -> Result<(), OutboxError> {
+        let (mut seat, slot) = self.take_out(id)?;
+        let Slot { lane, mut due, mut version, .. } = slot.clone();
+        if due > now {
+            let entry = self.entry_of(id, &slot).await?;
+            let (from, to) = (lane.key(&self.node, due, id), lane.key(&self.node, now, id));
+            let mut batch = Batch::new();
+            batch.remove(from, If::At(version));
+            batch.put(to, If::Absent, record::seal(&entry));
+            let outbox = Arc::clone(self);
+            let written = async move { Ok::<_, OutboxError>((outbox.store.commit(batch).await?, seat)) };
+            (version, seat) = to_the_end(written).await?;
+            due = now;
         }
-        let lane = slot.lane.clone();
-        index.change(id, |slot| slot.wait = Wait::Ready);
-        drop(index);
+        self.index().change(id, |slot| {
+            slot.due = due;
+            slot.version = version;
+        });
+        seat.goes_back_to(Wait::Ready);
+        drop(seat);
         self.urged.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
         self.news.notify_one();
         Ok(())
+    }
+
+    /// Whether a message is held.
+    pub fn holds(&self, id: MessageId) -> bool {
+        self.index().slot(id).is_some()
     }
 
     /// The lanes of which a message was made ready by [`retry`](Self::retry) since this was last asked:
@@ -376,10 +393,11 @@ impl Outbox {
         self.news.notified().await;
     }
 
-    /// Why nothing can be held at the moment: the last write failed, or the disk has too little left.
+    /// Why nothing can be held at the moment: the last write failed, or the disk has too little left,
+    /// even for the smallest message.
     pub fn fault(&self) -> Option<String> {
         let failed = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        failed.or_else(|| self.check_room(0).err().map(|error| error.to_string()))
+        failed.or_else(|| self.check_room(LEAST).err().map(|error| error.to_string()))
     }
 
     /// Tries the disk, if its last write failed.
@@ -429,6 +447,19 @@ impl Outbox {
         let reserve = self.options.disk_reserve_bytes;
         let free = self.spool.room()?;
         if free < reserve.saturating_add(octets) { Err(HoldError::Reserve { free, reserve }) } else { Ok(()) }
+    }
+
+    /// Takes a message that is not being sent away from whoever would lease it; gives its place in
+    /// the schedule as it was.
+    fn take_out(self: &Arc<Self>, id: MessageId) -> Result<(Seat, Slot), OutboxError> {
+        let mut index = self.index();
+        let slot = index.slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
+        if slot.wait == Wait::Active {
+            return Err(OutboxError::Active(id));
+        }
+        index.change(id, |slot| slot.wait = Wait::Active);
+        drop(index);
+        Ok((Seat { outbox: Arc::clone(self), id, back: slot.wait }, slot))
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

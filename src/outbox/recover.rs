@@ -162,6 +162,7 @@ impl Outbox {
         now: Timestamp,
     ) -> Result<Found, RecoverError> {
         raise(store, spool, node, false).await?;
+        let mut had_row = Vec::new();
         loop {
             let page = store.scan(&Key::outbox_of(node), None, BATCH_ITEMS).await?;
             if page.is_empty() {
@@ -169,12 +170,15 @@ impl Outbox {
             }
             let mut batch = Batch::new();
             for (key, _) in page {
+                had_row.extend(Lane::of_key(&key).map(|(_, _, id)| id));
                 batch.remove(key, If::Any);
             }
             store.commit(batch).await?;
         }
         let mut rows = Rows::default();
         let files = spool.list().await?;
+        let there: HashSet<MessageId> = files.iter().copied().collect();
+        rows.found.missing = had_row.into_iter().filter(|id| !there.contains(id)).take(TOLD).collect();
         adopted(&mut rows, store, spool, node, now, files).await?;
         raise(store, spool, node, rows.left == 0).await?;
         rows.found.held = rows.index.backlog().messages;

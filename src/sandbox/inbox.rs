@@ -83,6 +83,13 @@ impl Inbox {
         self.all()
     }
 
+    /// Gives the messages that are kept, oldest first, and forgets them; they stay counted.
+    pub fn take(&self) -> Vec<Arc<Message>> {
+        let mut kept = self.kept();
+        kept.bytes = 0;
+        std::mem::take(&mut kept.messages).into()
+    }
+
     /// Forgets everything and counts from zero.
     pub fn clear(&self) {
         let mut kept = self.kept();
@@ -148,6 +155,10 @@ mod tests {
         assert_eq!(ids(&inbox.all()), ["5"], "one message is always kept");
         assert_eq!((inbox.received(), inbox.dropped()), (6, 5));
         assert_eq!(ids(&inbox.wait_for(6).await), ["5"]);
+        assert_eq!(ids(&inbox.take()), ["5"]);
+        assert_eq!((inbox.received(), inbox.dropped(), inbox.all().len()), (6, 5, 0));
+        inbox.put(message(6, 100));
+        assert_eq!(ids(&inbox.take()), ["6"], "what was taken does not count in octets");
         inbox.clear();
         assert_eq!((inbox.received(), inbox.dropped(), inbox.all().len()), (0, 0, 0));
     }

@@ -19,6 +19,7 @@ use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::tls::{CaPem, CertPem, KeyPem, client_trusting, self_signed};
 use bulkhead::sandbox::fault::Faults;
 use bulkhead::sandbox::inbox::Inbox;
+use bulkhead::sandbox::socket::Door;
 use bulkhead::sandbox::sqs::EventQueue;
 use bulkhead::sandbox::{self, Sandbox};
 use bulkhead::secret::Secret;
@@ -270,6 +271,35 @@ impl Process {
         self.said.lines.lock().unwrap().iter().filter(|line| line["event"] == event).cloned().collect()
     }
 
+    /// Looks at every line so far.
+    pub fn each_line(&self, mut look: impl FnMut(&Value)) {
+        self.said.lines.lock().unwrap().iter().for_each(|line| look(line));
+    }
+
+    /// Waits until it has closed its output: after its end nothing it said is missing.
+    pub async fn silent(&self) {
+        self.until("the end of its output", PATIENCE, || self.said.ended.load(Ordering::SeqCst)).await;
+    }
+
+    /// Waits until something holds that changes with what it says.
+    pub async fn until(&self, what: &str, patience: Duration, holds: impl Fn() -> bool) {
+        let look = async {
+            loop {
+                let mut news = std::pin::pin!(self.said.news.notified());
+                news.as_mut().enable();
+                let ended = self.said.ended.load(Ordering::SeqCst);
+                if holds() {
+                    return;
+                }
+                assert!(!ended, "it ended before {what}: {}", self.transcript());
+                news.await;
+            }
+        };
+        if timeout(patience, look).await.is_err() {
+            panic!("{what} takes too long: {}", self.transcript());
+        }
+    }
+
     /// All it said, for a test that fails.
     pub fn transcript(&self) -> String {
         let lines = self.said.lines.lock().unwrap();
@@ -302,6 +332,22 @@ impl Process {
         let mut child = self.child.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Whether nobody has killed it or waited for its end.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Whether it has closed its output: it ends or has ended.
+    pub fn has_ended(&self) -> bool {
+        self.said.ended.load(Ordering::SeqCst)
+    }
+
+    /// Octets it has read so far, from wherever.
+    pub fn octets_read(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/io", self.pid)).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
     }
 
     pub fn signal(&self, name: &str) {
@@ -360,6 +406,7 @@ pub struct Aws {
     pub queue_url: String,
     pub messages: Arc<Inbox>,
     pub faults: Arc<Faults>,
+    pub door: Arc<Door>,
     pub queue: Arc<EventQueue>,
     pub gate: Arc<Gate>,
 }
@@ -384,16 +431,21 @@ pub struct Gate {
 
 impl Aws {
     pub async fn start() -> Self {
-        let options = sandbox::Options {
-            visibility_timeout: Duration::from_secs(1),
-            ..sandbox::Options::new(Arc::new(MachineClock), Arc::new(MachineRandom))
-        };
+        Self::start_with(|_| {}).await
+    }
+
+    /// With another account than the usual.
+    pub async fn start_with(change: impl FnOnce(&mut sandbox::Options)) -> Self {
+        let mut options = sandbox::Options::new(Arc::new(MachineClock), Arc::new(MachineRandom));
+        options.visibility_timeout = Duration::from_secs(1);
+        change(&mut options);
         let sandbox = Sandbox::bind("127.0.0.1:0".parse().unwrap(), options).await.unwrap();
         let aws = Self {
             url: sandbox.url(),
             queue_url: sandbox.queue_url(),
             messages: sandbox.messages(),
             faults: sandbox.faults(),
+            door: sandbox.door(),
             queue: sandbox.queue(),
             gate: Arc::default(),
         };
