@@ -83,7 +83,6 @@ fn assert_none_lost(heard: &[Heard], seen: &[Seen]) -> usize {
 struct Overtaken {
     /// Whether SES itself had answered the earlier one with a failure.
     by_ses: bool,
-    /// Connection, and number and moment of the earlier and the later one.
     what: String,
 }
 
@@ -93,24 +92,20 @@ fn overtakings(seen: &[Seen]) -> Vec<Overtaken> {
         .filter(|call| !matches!(call.said, Some(Said::Taken | Said::Network)))
         .map(|call| (call.connection, call.number))
         .collect();
-    let mut lines: BTreeMap<(u32, String), Vec<(Millis, usize, u32)>> = BTreeMap::new();
-    for (at, call) in seen.iter().enumerate().filter(|(_, call)| call.is_taken()) {
-        for to in &call.to {
-            lines.entry((call.connection, to.clone())).or_default().push((call.decided.unwrap(), at, call.number));
-        }
-    }
+    let mut taken: Vec<&Seen> = seen.iter().filter(|call| call.is_taken()).collect();
+    taken.sort_by_key(|call| call.decided);
+    let mut latest: BTreeMap<(u32, &str), &Seen> = BTreeMap::new();
     let mut overtaken = Vec::new();
-    for ((connection, _), mut line) in lines {
-        line.sort_unstable();
-        let mut latest: Option<(u32, Millis)> = None;
-        for (at, _, number) in line {
-            match latest {
-                Some(later) if later.0 > number => {
-                    let by_ses = failed.contains(&(connection, number));
-                    let what = format!("{connection}: {number} at {at}, {} at {}", later.0, later.1);
-                    overtaken.push(Overtaken { by_ses, what });
+    for call in taken {
+        for to in &call.to {
+            match latest.get(&(call.connection, to.as_str())) {
+                Some(later) if later.number > call.number => {
+                    let by_ses = failed.contains(&(call.connection, call.number));
+                    overtaken.push(Overtaken { by_ses, what: format!("{call:?} after {later:?}") });
                 }
-                _ => latest = Some((number, at)),
+                Some(_) | None => {
+                    latest.insert((call.connection, to), call);
+                }
             }
         }
     }
@@ -268,7 +263,6 @@ fn an_outage_of_500s_is_nobodys_but_ours() {
     assert!((8..=60).contains(&figures.calls_in_outage));
     assert!(figures.drained[0] <= 6 * MINUTE && figures.drained[1] <= 16 * MINUTE);
     assert!(figures.drained[0] * 2 < figures.drained[1]);
-    assert_eq!(figures, outage(Does::Fail), "two runs are one");
 }
 
 #[test]
@@ -310,6 +304,66 @@ fn a_connections_messages_reach_a_recipient_in_their_order() {
     let ours: Vec<&Overtaken> = overtaken.iter().filter(|one| !one.by_ses).collect();
     println!("overtaken {} times, {} of them for SES's own failures", overtaken.len(), overtaken.len() - ours.len());
     assert!(ours.is_empty(), "{} times, as {:?}", ours.len(), ours.first().map(|one| &one.what));
+}
+
+/// Connections that break for a moment, again and again: too few failures in a row for any breaker.
+#[test]
+fn a_moments_break_puts_no_message_before_an_earlier_one() {
+    let mut plan = Plan::new(4, vec![tenant("one", 1)]);
+    plan.terms.rate = 100.0;
+    let breaks = (1..60).map(|n| Fault::of_all(n * 5 * SECOND, n * 5 * SECOND + 60, Does::RefuseConnection));
+    plan.terms.faults = breaks.collect();
+    simulate(plan, async |world| {
+        let life = world.live().await;
+        let mut clients = Vec::new();
+        for number in 0..4 {
+            let who = (number, "one".to_owned(), "transactional");
+            let pace = (300, 5 * MINUTE);
+            clients.push(tokio::spawn(connection(Arc::clone(&world), Arc::clone(&life.dispatch), who, pace)));
+        }
+        for client in clients {
+            client.await.unwrap();
+        }
+        life.until_empty(&world, HOUR).await;
+        let (heard, seen) = (world.heard(), world.ses.seen());
+        assert_eq!(assert_none_lost(&heard, &seen), 0);
+        let broken = seen.iter().filter(|call| call.said == Some(Said::Network)).count();
+        let ours: Vec<Overtaken> = overtakings(&seen).into_iter().filter(|one| !one.by_ses).collect();
+        println!("breaks: {} messages, {broken} calls broke, overtaken {}", heard.len(), ours.len());
+        assert!(broken >= 20);
+        assert!(ours.is_empty(), "{} times, as {:?}", ours.len(), ours.first().map(|one| &one.what));
+    });
+}
+
+/// The worst of all: SES takes what it is given and does not say so.
+#[test]
+fn what_ses_takes_in_silence_is_sent_again_late_and_no_oftener_than_it_was_silent() {
+    let mut plan = Plan::new(5, (0..5).map(|n| tenant(&format!("tenant-{n}"), 1)).collect());
+    plan.terms.faults = vec![Fault::of_all(30 * SECOND, 150 * SECOND, Does::TakeInSilence(CALL_TIME))];
+    simulate(plan, async |world| {
+        let life = world.live().await;
+        let mut clients = Vec::new();
+        for number in 0..10 {
+            let who = (number, format!("tenant-{}", number / 2), "transactional");
+            let pace = (2 * SECOND, 5 * MINUTE);
+            clients.push(tokio::spawn(connection(Arc::clone(&world), Arc::clone(&life.dispatch), who, pace)));
+        }
+        for client in clients {
+            client.await.unwrap();
+        }
+        life.until_empty(&world, 2 * HOUR).await;
+        let (heard, seen) = (world.heard(), world.ses.seen());
+        let twice = assert_none_lost(&heard, &seen);
+        let unheard = seen.iter().filter(|call| call.unheard).map(|call| call.to.len()).sum::<usize>();
+        let told = world.lines("outcome_unknown").len();
+        println!("in silence: {} messages, {unheard} recipients unheard of, {twice} had it again", heard.len());
+        assert!((5..=60).contains(&unheard));
+        assert_eq!(twice, unheard, "each is sent again once it may be, and never of itself");
+        assert!(told >= unheard, "each is in the log");
+        for moments in takings(&seen).values() {
+            assert!(moments.windows(2).all(|pair| pair[1] - pair[0] >= MINUTE), "{moments:?}");
+        }
+    });
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -406,7 +460,7 @@ fn a_fault_of_the_operators_is_an_alarm_a_minute_however_many_messages_meet_it()
                 Arc::clone(&world),
                 Arc::clone(&life.dispatch),
                 who,
-                (SECOND, 10 * MINUTE),
+                (3 * SECOND, 10 * MINUTE),
             )));
         }
         for client in clients {
@@ -507,6 +561,28 @@ fn a_message_that_expires_while_it_is_sent_is_given_up_when_its_call_has_ended()
         assert_eq!((life.held(), world.lines("message_expired").len()), (1, 0), "it is being sent");
         world.at(call_ends + SECOND).await;
         assert_eq!((life.held(), world.lines("message_expired").len()), (0, 1));
+    });
+}
+
+/// A store that stopped gives nothing up: it is asked again now and then, and nobody spins.
+#[test]
+fn what_has_expired_while_the_store_is_away_is_given_up_when_it_is_back() {
+    let mut short = queueing(tenant("short", 1));
+    short.streams.get_mut(&StreamId::parse("bulk").unwrap()).unwrap().max_age_hours = Some(1);
+    let mut plan = Plan::new(18, vec![short]);
+    plan.terms.faults = vec![Fault::of_all(0, 2 * HOUR, Does::RefuseConnection)];
+    simulate(plan, async |world| {
+        let life = world.live().await;
+        for number in 0..150 {
+            world.send(&life.dispatch, letter("short", "bulk", number)).await;
+        }
+        world.at(HOUR - MINUTE).await;
+        world.store.fail_with("gone");
+        world.at(HOUR + MINUTE).await;
+        assert_eq!((life.held(), world.lines("message_expired").len()), (150, 0));
+        world.store.heal();
+        world.at(HOUR + 2 * MINUTE).await;
+        assert_eq!((life.held(), world.lines("message_expired").len()), (0, 150));
     });
 }
 
@@ -632,7 +708,7 @@ fn twenty_thousand_messages_of_one_tenant_delay_nine_others_by_no_more_than_thei
             few.len()
         );
         // Ten lanes in turn at 50 a second, three recipients at the most: under a second, and SES's own time.
-        assert!(middle <= 500 && most <= 4 * SECOND);
+        assert!(middle <= 500 && most <= 4 * SECOND && throttles <= 10);
         // The rate is used: 20000 and what the nine sent, at 50 a second.
         let recipients: usize = seen.iter().filter(|call| call.is_taken()).map(|call| call.to.len()).sum();
         assert!(drained <= recipients as u64 * 1000 / 50 * 110 / 100, "{recipients} in {drained} ms");

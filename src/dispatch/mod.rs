@@ -291,6 +291,7 @@ impl Dispatch {
             self.means.outbox.with_index(|index| index.lanes().map(|(lane, _)| lane.clone()).collect());
         self.refresh(all, &directory);
         let (mut upkeep, mut renewal) = (Instant::now(), Instant::now() + RENEWAL);
+        let mut no_expiry_before = Instant::now();
         while !drain.is_cancelled() {
             let now_in_force = self.means.directory.load_full();
             if !Arc::ptr_eq(&directory, &now_in_force) {
@@ -309,7 +310,7 @@ impl Dispatch {
                     journal::outbox_unrenewed(&error.to_string());
                 }
             }
-            let wake = self.turn(&directory).await;
+            let wake = self.turn(&directory, &mut no_expiry_before).await;
             tokio::select! {
                 () = drain.cancelled() => {}
                 () = self.means.outbox.changed() => {}
@@ -330,18 +331,20 @@ impl Dispatch {
         cut
     }
 
-    /// Sends whatever may be sent now; gives when to look again.
-    async fn turn(self: &Arc<Self>, directory: &Directory) -> Instant {
+    /// Sends whatever may be sent now; gives when to look again. Nothing is given up before a moment that
+    /// it moves on when the store gives nothing up.
+    async fn turn(self: &Arc<Self>, directory: &Directory, no_expiry_before: &mut Instant) -> Instant {
         let (now, instant) = (self.means.clock.now(), self.means.clock.instant());
+        let most = if *no_expiry_before <= Instant::now() { EXPIRIES } else { 0 };
         let (changed, expired, moment) = self.means.outbox.with_index(|index| {
             index.promote(now);
-            (index.take_changed(), index.expired(now, EXPIRIES), index.next_moment())
+            (index.take_changed(), index.expired(now, most), index.next_moment())
         });
-        // Where the store does not give one up, it is tried again after a nap, not at once.
-        let mut moment = moment;
         for id in expired {
             if !self.expire(id).await {
-                moment = moment.filter(|at| *at > now);
+                // A store that does not work is no reason to turn without rest.
+                *no_expiry_before = Instant::now() + NAP;
+                break;
             }
         }
         for lane in self.means.outbox.take_urged() {

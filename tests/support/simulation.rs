@@ -121,6 +121,8 @@ pub enum Does {
     Fail,
     /// No answer within so long; SES does not have the message.
     Hang(Duration),
+    /// It takes the message, and the answer never comes: for so long the caller waits.
+    TakeInSilence(Duration),
     /// This answer, after the usual latency.
     Say(Outcome),
 }
@@ -174,6 +176,8 @@ pub struct Seen {
     pub to: Vec<String>,
     pub octets: usize,
     pub said: Option<Said>,
+    /// SES took it, and the caller waited in vain to hear so.
+    pub unheard: bool,
 }
 
 impl Seen {
@@ -203,10 +207,10 @@ impl Default for Terms {
 pub struct Ses {
     clock: Arc<SimulatedClock>,
     random: Seeded,
-    state: Mutex<Account24>,
+    state: Mutex<Books>,
 }
 
-struct Account24 {
+struct Books {
     terms: Terms,
     tokens: f64,
     filled: Millis,
@@ -228,7 +232,7 @@ impl Drop for UnderWay<'_> {
 
 impl Ses {
     fn new(clock: Arc<SimulatedClock>, terms: Terms, seed: u64) -> Self {
-        let state = Account24 {
+        let state = Books {
             tokens: terms.rate.max(1.0),
             terms,
             filled: 0,
@@ -284,6 +288,7 @@ impl Ses {
                 to: call.recipients.iter().map(ToString::to_string).collect(),
                 octets: call.raw.len(),
                 said: None,
+                unheard: false,
             });
             let now_under_way = state.under_way.entry(lane.clone()).or_default();
             *now_under_way += 1;
@@ -309,6 +314,15 @@ impl Ses {
                 sleep(time).await;
                 (Outcome::Unknown("no answer".into()), Duration::ZERO)
             }
+            Some(Does::TakeInSilence(time)) => {
+                sleep(latency / 2).await;
+                let decided = self.decide(at, call.recipients.len());
+                let is_taken = matches!(decided, Outcome::Sent(_));
+                self.note(at, &decided);
+                sleep(time.saturating_sub(latency / 2)).await;
+                self.state.lock().unwrap().seen[at].unheard = is_taken;
+                return Outcome::Unknown("no answer".into());
+            }
             Some(Does::Say(outcome)) => {
                 sleep(latency / 2).await;
                 (outcome, latency / 2)
@@ -318,16 +332,18 @@ impl Ses {
                 (self.decide(at, call.recipients.len()), latency / 2)
             }
         };
-        {
-            let mut state = self.state.lock().unwrap();
-            state.seen[at].decided = Some(self.clock.millis());
-            state.seen[at].said = Some(said(&outcome));
-        }
+        self.note(at, &outcome);
         if after > Duration::ZERO {
             sleep(after).await;
         }
         self.state.lock().unwrap().seen[at].answered = Some(self.clock.millis());
         outcome
+    }
+
+    fn note(&self, at: usize, outcome: &Outcome) {
+        let mut state = self.state.lock().unwrap();
+        state.seen[at].decided = Some(self.clock.millis());
+        state.seen[at].said = Some(said(outcome));
     }
 
     /// A bucket that may go into debt, as SES's does: while there is a token left, a call passes
@@ -483,7 +499,7 @@ pub fn simulate<T>(plan: Plan, story: impl AsyncFnOnce(Arc<World>) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let began = Instant::now();
-        lines.0.lock().unwrap().0 = Some(began);
+        lines.0.lock().unwrap().began = Some(began);
         let clock = Arc::new(SimulatedClock(began));
         let ses = Arc::new(Ses::new(Arc::clone(&clock), plan.terms, plan.seed ^ 0x5e5));
         let world = World {
@@ -504,11 +520,8 @@ pub fn simulate<T>(plan: Plan, story: impl AsyncFnOnce(Arc<World>) -> T) -> T {
 impl World {
     /// Opens the outbox and lets a dispatcher run.
     pub async fn live(self: &Arc<Self>) -> Life {
-        let (dispatch, found) = self.open().await;
-        let (drain, end) = (CancellationToken::new(), CancellationToken::new());
-        // Longer than any test waits: who wants less says so.
-        let task = tokio::spawn(Arc::clone(&dispatch).run(drain.clone(), end.clone(), Duration::from_secs(3600)));
-        Life { dispatch, found, drain, end, task }
+        // Longer than any call takes: who wants less says so.
+        self.live_with_grace(Duration::from_secs(3600)).await
     }
 
     /// The same with this grace at its end.
@@ -577,8 +590,8 @@ impl World {
 
     /// What the journal said of an event, and when.
     pub fn lines(&self, event: &str) -> Vec<(Millis, serde_json::Value)> {
-        let lines = self.lines.0.lock().unwrap();
-        lines.1.iter().filter(|(_, line)| line["event"] == event).cloned().collect()
+        let told = self.lines.0.lock().unwrap();
+        told.lines.iter().filter(|(_, line)| line["event"] == event).cloned().collect()
     }
 
     /// Changes a tenant as it is in force.
@@ -662,10 +675,7 @@ impl Life {
 
     /// The drain, from who waits for SES to the end of attempts. Gives how many were cut off.
     pub async fn stop(self) -> usize {
-        self.dispatch.hurry();
-        self.drain.cancel();
-        self.end.cancel();
-        self.task.await.unwrap()
+        self.begin_stop().await.unwrap()
     }
 
     /// The end begins; who waits for SES is held.
@@ -728,7 +738,13 @@ fn session(connection: u32) -> SessionId {
 
 /// The journal's lines about what the dispatcher decides; those of each message are too many.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<(Option<Instant>, Vec<(Millis, serde_json::Value)>)>>);
+struct Lines(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    began: Option<Instant>,
+    lines: Vec<(Millis, serde_json::Value)>,
+}
 
 const KEPT: [&str; 10] = [
     "breaker_opened",
@@ -761,8 +777,8 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
             return;
         }
         let value = serde_json::from_str(&format!("{{{text}}}")).unwrap();
-        let mut lines = self.0.lock().unwrap();
-        let at = lines.0.map_or(0, |began| u64::try_from(began.elapsed().as_millis()).unwrap());
-        lines.1.push((at, value));
+        let mut told = self.0.lock().unwrap();
+        let at = told.began.map_or(0, |began| u64::try_from(began.elapsed().as_millis()).unwrap());
+        told.lines.push((at, value));
     }
 }
