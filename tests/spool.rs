@@ -87,6 +87,9 @@ fn incoming(folder: &TempDir) -> BTreeSet<String> {
 /// A call, and the number of the file it was about.
 type Call = (&'static str, u64);
 
+/// The call that waits, whom it tells, and who lets it go on.
+type Held = (&'static str, mpsc::Sender<()>, Arc<Mutex<mpsc::Receiver<()>>>);
+
 #[derive(Default)]
 struct State {
     log: Vec<Call>,
@@ -95,7 +98,7 @@ struct State {
     /// The calls that, if they are writes, write half.
     short: Option<Range<usize>>,
     /// The calls of that name say so and wait to be told to go on.
-    held: Option<(&'static str, mpsc::Sender<()>, Arc<Mutex<mpsc::Receiver<()>>>)>,
+    held: Option<Held>,
     /// Is told of every name that was taken away.
     removals: Option<mpsc::Sender<PathBuf>>,
 }
