@@ -6,8 +6,8 @@
 //! received are applied and deleted, the store is closed.
 //!
 //! Order of the drain, and why: readiness first (balancers look elsewhere), the relay (its last
-//! messages count), ingest (which writes those counts), admin and control (which could tell of it
-//! all the while), the store.
+//! messages count), the dispatcher (calls of what was held go on till then, and count), ingest
+//! (which writes those counts), admin and control (which could tell of it all the while), the store.
 //!
 //! What can go wrong: [`BuildError`] at start. Later the store may stop for good; then clients hear
 //! 4xx, readiness says so, and the house drains by itself and ends [`Ending::StoreFailed`], so that

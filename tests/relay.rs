@@ -141,7 +141,9 @@ async fn fifty_recipients_one_suppressed_make_forty_nine_calls() {
 type Held = Option<(Cause, &'static str)>;
 
 /// recipients → reply, calls SES got, recipients sent, `recipient_refused` lines, what is held
-const PARTIAL: [(&[&str], &str, usize, u64, usize, Held); 13] = [
+type Partial = (&'static [&'static str], &'static str, usize, u64, usize, Held);
+
+const PARTIAL: [Partial; 13] = [
     (&["a", "b"], "250 2.0.0 Ok ", 2, 2, 0, None),
     (&["a", "refused-1", "b"], "250 2.0.0 Ok ", 3, 2, 1, None),
     (&["refused-1", "a"], "250 2.0.0 Ok ", 2, 1, 1, None),

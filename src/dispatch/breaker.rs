@@ -165,8 +165,8 @@ impl<L: Clone + Eq + Hash + Ord> Breakers<L> {
     }
 
     /// Why mail that has just come in for `lane` is not offered to SES at once, and until when;
-    /// `None` when it may be. It is never the probe: that is the outbox's, so that a thousand
-    /// clients do not all find out together.
+    /// `None` when it may be. It is not the probe: that is the outbox's, so that a thousand clients do
+    /// not all find out together. (What cannot be held asks for a [`permit`](Self::permit) then.)
     pub fn ask(&self, lane: &L) -> Option<(Cause, Instant)> {
         self.account.shut().or_else(|| self.lanes.get(lane)?.shut())
     }
