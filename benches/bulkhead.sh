@@ -3,7 +3,9 @@
 #   cargo build --release
 #   cd LAB && LAB_PEERS="floor-sdk CHECKOUT/benches/bulkhead.sh" ./run-peers.sh
 #
-# BULKHEAD_BIN names the binary if it is not the one built above.
+# BULKHEAD_BIN names the binary if it is not the one built above. BULKHEAD_HANDOFF is how its stream is
+# handed over (through, queue); BULKHEAD_SETTINGS are lines of settings, sections first; BULKHEAD_DATA
+# is another place for its data folder; BULKHEAD_SEND_RATE is aws.max_send_rate.
 BULKHEAD_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PEER_DRAIN=mock
 PEER_ADDR=127.0.0.1:2935
@@ -11,10 +13,11 @@ PEER_SCALE=8
 peer_start() {
   local d=$RUN/bulkhead bin=${BULKHEAD_BIN:-${CARGO_TARGET_DIR:-$BULKHEAD_ROOT/target}/release/bulkhead}
   [ -x "$bin" ] || return 77
-  rm -rf "$d"; mkdir -p "$d"
+  local data=${BULKHEAD_DATA:-$d/data}
+  rm -rf "$d" "$data"; mkdir -p "$d"
   cat > "$d/bulkhead.toml" <<C
 hostname = "relay.test"
-data_dir = "$d/data"
+data_dir = "$data"
 tenants_file = "$d/tenants.toml"
 [[listener]]
 address = "$PEER_ADDR"
@@ -33,8 +36,10 @@ region = "eu-west-1"
 ses_endpoint_url = "${LAB_SES:-http://$MOCK_HTTP}"
 sqs_endpoint_url = "${LAB_SES:-http://$MOCK_HTTP}"
 calls_in_flight = 512
+${BULKHEAD_SEND_RATE:+max_send_rate = $BULKHEAD_SEND_RATE}
 [admin]
 address = "127.0.0.1:2936"
+${BULKHEAD_SETTINGS:-}
 C
   cat > "$d/tenants.toml" <<C
 [[tenant]]
@@ -45,6 +50,7 @@ default_stream = "transactional"
 id = "transactional"
 kind = "transactional"
 configuration_set = "load-transactional"
+handoff = "${BULKHEAD_HANDOFF:-through}"
 [[tenant.credential]]
 username = "user"
 secret_hash = "sha256:$(printf pass | sha256sum | cut -d' ' -f1)"

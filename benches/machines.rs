@@ -196,12 +196,20 @@ fn event_parse(bencher: Bencher<'_, '_>) {
     bencher.bench(|| event::parse(divan::black_box(body)).unwrap());
 }
 
+fn bench_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(std::env::var_os("SPOOL_BENCH").map_or_else(std::env::temp_dir, Into::into)).unwrap()
+}
+
+fn new_id() -> MessageId {
+    MessageId::new(MachineClock.now(), &MachineRandom)
+}
+
 /// Messages of 10 KB that are kept by 1, 16 and 64 at once, durably; the items are messages.
+/// `SPOOL_WRITERS` says how many are written at once.
 #[divan::bench(args = [1, 16, 64], sample_count = 10, sample_size = 1)]
 fn spool_keep(bencher: Bencher<'_, '_>, keepers: usize) {
     const EACH: usize = 50;
-    let parent = std::env::var_os("SPOOL_BENCH").map_or_else(std::env::temp_dir, Into::into);
-    let folder = tempfile::tempdir_in(parent).unwrap();
+    let folder = bench_folder();
     let writers = std::env::var("SPOOL_WRITERS").map_or(32, |text| text.parse().unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let spool = Arc::new(FileSpool::open(folder.path(), Options { writers }).unwrap());
@@ -211,8 +219,7 @@ fn spool_keep(bencher: Bencher<'_, '_>, keepers: usize) {
             let (spool, message) = (Arc::clone(&spool), message.clone());
             runtime.spawn(async move {
                 for _ in 0..EACH {
-                    let id = MessageId::new(MachineClock.now(), &MachineRandom);
-                    spool.keep(id, vec![message.slice(..500), message.slice(500..)]).await.unwrap();
+                    spool.keep(new_id(), vec![message.slice(..500), message.slice(500..)]).await.unwrap();
                 }
             })
         });
@@ -223,4 +230,16 @@ fn spool_keep(bencher: Bencher<'_, '_>, keepers: usize) {
             }
         });
     });
+}
+
+/// The ids of so many files.
+#[divan::bench(args = [1_000, 100_000], sample_count = 10, sample_size = 1)]
+fn spool_list(bencher: Bencher<'_, '_>, files: usize) {
+    let folder = bench_folder();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let spool = FileSpool::open(folder.path(), Options { writers: 1 }).unwrap();
+    for _ in 0..files {
+        std::fs::File::create(folder.path().join("outbox").join(new_id().to_string())).unwrap();
+    }
+    bencher.bench_local(|| assert_eq!(runtime.block_on(spool.list()).unwrap().len(), files));
 }

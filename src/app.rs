@@ -45,7 +45,7 @@ use crate::outbox::recover::{Found, RecoverError};
 use crate::outbox::{self, Outbox};
 use crate::relay::{self, Ages, Means, Relay};
 use crate::smtp::Terms;
-use crate::store::directory::Current;
+use crate::store::directory::{Current, Directory};
 use crate::store::tally::Tally;
 use crate::store::tenants::Declared;
 use crate::store::{Key, ReadError, Store};
@@ -211,19 +211,17 @@ impl House {
         let health = Arc::new(Health::new(clock.now(), available.clone()).holding(move || holds.fault()));
         let directory: Current = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(store.as_ref()).await?));
         let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), settings.node.clone());
-        let desk = Arc::new(Desk::new(
-            store.clone(),
-            directory.clone(),
-            clock.clone(),
-            random.clone(),
-            applier,
-            Some(health.clone()),
-        ));
+        let desk =
+            Desk::new(store.clone(), directory.clone(), clock.clone(), random.clone(), applier, Some(health.clone()));
+        let desk = Arc::new(desk.with_outbox(outbox.clone()));
         if let Some(declared) = tenants {
             declare(&desk, declared, "built in").await.map_err(|error| BuildError::Apply("built in".into(), error))?;
         }
         apply_tenants_file(&desk, &settings).await?;
 
+        if settings.notify.from.is_none() {
+            note_unsent_reports(&directory.load());
+        }
         let (mailer, notices) = upstream(&settings, credentials).await;
         let tally = Arc::new(Tally::default());
         let ingest = Ingest::new(
@@ -420,6 +418,18 @@ async fn open_outbox(
         journal::record_damaged(what, why, "`bulkhead store verify` tells of all; restore a backup");
     }
     Ok((outbox, found))
+}
+
+/// Streams that want delivery status notifications get none without a sender for them.
+fn note_unsent_reports(directory: &Directory) {
+    for tenant in directory.tenants() {
+        for stream in tenant.streams.values().filter(|stream| stream.dsn) {
+            let (tenant, stream) = (&tenant.id, &stream.id);
+            journal::setting_noted(&format!(
+                "dsn is set for stream {stream} of tenant {tenant}, but notify.from is not: no notifications are sent"
+            ));
+        }
+    }
 }
 
 fn dispatch_options(settings: &Settings) -> dispatch::Options {

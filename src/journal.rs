@@ -14,7 +14,7 @@
 //! | `listener` `address` `tls` | our own address, where a line is about a listener; how it speaks TLS |
 //! | `from` | the reverse-path, shown as `log.recipients` says |
 //! | `recipients` | the forward-paths, the first 50, shown as `log.recipients` says |
-//! | `recipient_count` | how many there were |
+//! | `recipient_count` | how many there were; of `message_discarded`: how many were still open |
 //! | `sent` | for how many of them SES took the message, where that is not all |
 //! | `suppressed` | addresses that an event brought onto the tenant's list, shown likewise |
 //! | `bytes` | octets of the message as the client sent it |
@@ -33,8 +33,8 @@
 //! | `key` | a record of the store |
 //! | `file` `changes` `items` `files` | a file that was read, what it changed; how many events, files are meant |
 //! | `repeat_of` | the message whose repetition this one is: it was answered as that one, and not sent again |
-//! | `cause` | why a message is held, in one word |
-//! | `attempts` `unknown` | attempts at a held message; calls of it whose outcome never came to be known |
+//! | `cause` | why a message is held, or a breaker is open, in one word |
+//! | `attempts` `unknown` | attempts at a held message, or how often in a row a breaker has opened; calls of it whose outcome never came to be known, or such messages at start |
 //! | `refused` | for how many recipients SES refused it for good |
 //! | `held_ms` | milliseconds from the end of the data to the end of a held message |
 //! | `until` | the moment at which something ends by itself |
@@ -176,6 +176,11 @@ impl Line {
     }
     fn number(mut self, key: &'static str, value: impl Into<u64>) -> Self {
         let _ = write!(self.0, ",\"{key}\":{}", value.into());
+        self
+    }
+    fn decimal(mut self, key: &'static str, value: f64) -> Self {
+        // JSON has no word for what is not finite.
+        let _ = write!(self.0, ",\"{key}\":{}", if value.is_finite() { value } else { 0.0 });
         self
     }
     fn millis(mut self, key: &'static str, value: Duration) -> Self {
@@ -646,6 +651,28 @@ pub fn recipient_refused(
         .blamed(Blame::Upstream);
 }
 
+/// `message_discarded`: an operator gave a held message up; for `open` recipients nobody will send it
+/// any more. Joined to its verdict by `message`.
+pub fn message_discarded(
+    message: MessageId,
+    tenant: &TenantId,
+    stream: Option<&StreamId>,
+    open: usize,
+    bytes: u64,
+    actor: &str,
+    reason: &str,
+) {
+    counter!("bulkhead_messages_discarded_total").increment(1);
+    let line = Line::new("message_discarded")
+        .shown("message", message)
+        .shown("tenant", tenant)
+        .maybe("stream", stream)
+        .number("recipient_count", count(open))
+        .number("bytes", bytes)
+        .text("actor", actor);
+    if reason.is_empty() { line } else { line.text("reason", reason) }.write(Level::Warn);
+}
+
 /// Counts one SendEmail call; no line.
 pub fn ses_called(outcome: &Outcome, took: Duration) {
     let word = match outcome {
@@ -708,11 +735,9 @@ pub fn outcome_unknown_at_start(id: MessageId, tenant: &TenantId, stream: Option
 
 /// `outcome_unknown`: a call was sent and not answered; SES may have the message, and it will be sent
 /// again.
-pub fn outcome_unknown(tenant: &TenantId, stream: Option<&StreamId>, recipients: usize, reason: &str) {
+pub fn outcome_unknown(manifest: &Manifest, recipients: usize, reason: &str) {
     counter!("bulkhead_outcomes_unknown_total").increment(1);
-    Line::new("outcome_unknown")
-        .shown("tenant", tenant)
-        .maybe("stream", stream)
+    held("outcome_unknown", manifest)
         .number("recipient_count", count(recipients))
         .text("reason", reason)
         .blamed(Blame::Upstream);
@@ -815,19 +840,28 @@ pub fn outbox_deferred(tenant: &TenantId, stream: Option<&StreamId>, reason: &st
         .blamed(Blame::Us);
 }
 
-/// `outbox_failed`, `outbox_recovered`: nothing can be held, or can again. `fault` is why. Once each.
-pub fn outbox_fault(fault: Option<&str>) {
-    static FAILED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-    gauge!("bulkhead_outbox_available").set(if fault.is_some() { 0.0 } else { 1.0 });
-    let before = FAILED.swap(fault.is_some(), std::sync::atomic::Ordering::Relaxed);
-    match (before, fault) {
-        (false, Some(fault)) => Line::new("outbox_failed")
-            .text("reason", fault)
-            .text("cure", "make room on the disk of data_dir, or mend it; nothing else is to be done")
-            .blamed(Blame::Us),
-        (true, None) => Line::new("outbox_recovered").write(Level::Info),
-        (true, Some(_)) | (false, None) => {}
-    }
+/// `outbox_unrenewed`: the outbox could not note that its rows are the newest; it tries again in an
+/// hour.
+pub fn outbox_unrenewed(reason: &str) {
+    Line::new("outbox_unrenewed").text("reason", reason).blamed(Blame::Us);
+}
+
+/// `outbox_failed`: nothing can be held. Once, when it begins.
+pub fn outbox_failed(reason: &str) {
+    Line::new("outbox_failed")
+        .text("reason", reason)
+        .text("cure", "make room on the disk of data_dir, or mend it; nothing else is to be done")
+        .blamed(Blame::Us);
+}
+
+/// `outbox_recovered`: mail can be held again.
+pub fn outbox_recovered() {
+    Line::new("outbox_recovered").write(Level::Info);
+}
+
+/// Sets whether mail can be held; no line.
+pub fn outbox_available(available: bool) {
+    gauge!("bulkhead_outbox_available").set(if available { 1.0 } else { 0.0 });
 }
 
 /// `lane_held`: nothing of a lane is sent until it is released, or until a moment.
@@ -890,7 +924,7 @@ pub fn report_lost(about: MessageId, tenant: &TenantId, kind: &'static str, reas
 /// `rate_learned`: SES takes so many recipients a second.
 pub fn rate_learned(rate: f64) {
     gauge!("bulkhead_send_rate").set(rate);
-    Line::new("rate_learned").shown("rate", rate).write(Level::Info);
+    Line::new("rate_learned").decimal("rate", rate).write(Level::Info);
 }
 
 /// `account_unknown`: SES did not say what the account may send; nothing limits the rate but its

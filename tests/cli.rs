@@ -598,6 +598,257 @@ fn the_demo_ends_well_and_proves_it() {
     assert_eq!(place.run(&["demo", "--messages", "1"]).code, 64);
 }
 
+// --- Held messages and the check of the store ---------------------------------------------------
+
+/// Message data that no command may show.
+const HUSH: &str = "Subject: hush\r\n\r\nfor the recipients alone\r\n";
+
+/// Holds messages in the place's outbox, one for each stream and recipient, of whom one has it already.
+fn hold(place: &Place, letters: &[(&str, &str)]) -> Vec<String> {
+    use bulkhead::adapters::clock::{MachineClock, MachineRandom};
+    use bulkhead::adapters::spool::{FileSpool, Options as Spooling};
+    use bulkhead::mail::{Mailbox, MessageId, ReversePath, SessionId, StreamId, TenantId, Username};
+    use bulkhead::outbox::{Bounds, Cause, Content, Holding, Manifest, Options, Outbox, Progress, Start};
+    use bulkhead::store::Store;
+    use bulkhead::time::Clock as _;
+    use std::sync::Arc;
+
+    let mailbox = |text: &str| Mailbox::parse(text.as_bytes()).unwrap();
+    let store = Arc::new(bulkhead::adapters::sled::SledStore::open(&place.path("data")).unwrap());
+    let held = wait_for(async {
+        let spool = Arc::new(FileSpool::open(&place.path("data"), Spooling { writers: 4 }).unwrap());
+        let bounds = Bounds { messages: 5000, messages_per_tenant: 5000, bytes_per_tenant: 1 << 30 };
+        let options = Options { bounds, disk_reserve_bytes: 0 };
+        let object: Arc<dyn Store> = store.clone();
+        let opened = Outbox::open(object, spool, "main", options, MachineClock.now(), Duration::ZERO).await;
+        let (outbox, _) = opened.unwrap();
+        let mut ids = Vec::new();
+        for (later, (stream, to)) in (0..).zip(letters) {
+            // Each in a millisecond of its own, so that they sort as they were given.
+            let now = MachineClock.now().plus(Duration::from_millis(later));
+            let manifest = Manifest {
+                id: MessageId::new(now, &MachineRandom),
+                session: SessionId::new(now, &MachineRandom),
+                tenant: TenantId::parse("acme").unwrap(),
+                stream: Some(StreamId::parse(stream).unwrap()),
+                credential: Username::parse("acme-file").unwrap(),
+                reverse_path: ReversePath::Mailbox(mailbox("bounces@acme.example")),
+                recipients: vec![mailbox(to), mailbox("has.it@z.example")],
+                claims: vec![mailbox("news@acme.example")],
+                tags: vec![("campaign".into(), "may".into())],
+                created: now,
+                expires: now.plus(Duration::from_secs(86_400)),
+                digest: None,
+            };
+            let content = Content { first: vec![bytes::Bytes::from_static(HUSH.as_bytes())], draft: None };
+            let holding = Holding {
+                manifest: &manifest,
+                content: &content,
+                progress: Progress::parse(".t").unwrap(),
+                cause: Cause::SetPaused,
+                words: "sending paused",
+                unknown: 0,
+                until: Start::At(now.plus(Duration::from_secs(630))),
+            };
+            outbox.hold(holding).await.unwrap();
+            ids.push(manifest.id.to_string());
+        }
+        ids
+    });
+    store.close();
+    held
+}
+
+/// Something done to the store while nobody else has it.
+fn with_store<T>(place: &Place, work: impl FnOnce(&bulkhead::adapters::sled::SledStore) -> T) -> T {
+    let store = bulkhead::adapters::sled::SledStore::open(&place.path("data")).unwrap();
+    let done = work(&store);
+    store.close();
+    done
+}
+
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+#[test]
+fn held_messages_are_listed_retried_and_discarded_without_a_relay() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    assert_eq!(place.ok(&["outbox", "list"]).out, "no message is held\n");
+    assert_eq!(place.json(&["outbox", "list"]), serde_json::json!([]));
+    let held = hold(&place, &[("marketing", "joe@x.example"), ("transactional", "ann@y.example")]);
+    let [first, second] = &held[..] else { panic!("{held:?}") };
+
+    let table = place.ok(&["outbox", "list"]).out;
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let head = "MESSAGE TENANT STREAM TO RECIPIENTS SIZE AGE ATTEMPTS CAUSE NEXT";
+    assert_eq!(lines[0], head.split(' ').collect::<Vec<_>>());
+    assert_eq!(lines[1][..9], [first, "acme", "marketing", "joe@x.example", "1", "of", "2", "43", "B"], "{table}");
+    assert_eq!(lines[1][10..], ["0", "configuration_set_paused", "held,", "in", "10m"], "{table}");
+    let totals = "messages: 2, open recipients: 2, size: 86 B; ready: 0, waiting: 0, being sent: 0, held: 2";
+    assert_eq!(table.lines().last(), Some(totals));
+    let rows = place.json(&["outbox", "list", "--stream", "transactional", "--cause", "configuration_set_paused"]);
+    assert_eq!(rows.as_array().unwrap().len(), 1);
+    assert_eq!((&rows[0]["message"], &rows[0]["state"]), (&Value::from(second.as_str()), &Value::from("held")));
+    assert_eq!(place.json(&["outbox", "list", "--cause", "rate"]), serde_json::json!([]));
+
+    let shown = place.ok(&["outbox", "show", &first.to_lowercase()]).out;
+    assert_eq!(&field(&shown, "message"), first);
+    assert!(shown.contains("2: 1 open, 1 taken, 0 refused") && shown.contains("sending paused"), "{shown}");
+    let recipients: Vec<Vec<&str>> =
+        shown.lines().rev().take(2).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(recipients, [["has.it@z.example", "taken"], ["joe@x.example", "open"]]);
+    assert!(shown.contains("campaign=may") && field(&shown, "credential") == "acme-file", "{shown}");
+    assert!(!shown.contains("hush") && !shown.contains("for the recipients"), "{shown}");
+
+    let retried = place.ok(&["outbox", "retry", first]);
+    assert_eq!(retried.out, "messages retried: 1, left alone: 0\n");
+    assert!(retried.err.contains("no relay runs"), "{retried:?}");
+    let states = |rows: Value| rows.as_array().unwrap().iter().map(|row| row["state"].clone()).collect::<Vec<_>>();
+    assert_eq!(states(place.json(&["outbox", "list"])), ["ready", "held"], "and it is written down");
+    let retried = place.json(&["outbox", "retry", "--tenant", "acme", "--stream", "transactional"]);
+    assert_eq!(retried, serde_json::json!({"retried": 1, "left_alone": []}));
+
+    let discarded = place.ok(&["outbox", "discard", second, "--reason", "stale"]);
+    assert_eq!(discarded.out, "messages discarded: 1, left alone: 0\n");
+    assert_eq!(place.json(&["outbox", "discard", "--all"])["discarded"], 1);
+    assert_eq!(place.json(&["outbox", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn what_is_meant_has_to_be_said_before_anything_is_discarded() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let id = hold(&place, &[("marketing", "joe@x.example")]).remove(0);
+    for wrong in [
+        &["outbox", "discard"][..],
+        &["outbox", "retry"],
+        &["outbox", "discard", "--stream", "marketing"],
+        &["outbox", "discard", &id, "--all"],
+        &["outbox", "discard", &id, "--tenant", "acme"],
+        &["outbox", "retry", "--tenant", "acme", "--all"],
+        &["outbox", "discard", "not-an-id"],
+        &["outbox", "list", "--cause", "moon"],
+        &["outbox", "show"],
+        &["store"],
+    ] {
+        let ran = place.run(wrong);
+        assert_eq!(ran.code, 64, "{wrong:?}: {ran:?}");
+    }
+    let gone = "01KAH2V4S9Q0ZC7M3T8N5XW1YE";
+    for (arguments, wanted) in [
+        (&["outbox", "show", gone][..], "is held: it has been sent"),
+        (&["outbox", "retry", &id, gone], "is held: it has been sent"),
+        (&["outbox", "discard", "--tenant", "acne"], "did you mean acme?"),
+        (&["outbox", "discard", "--tenant", "acme", "--stream", "marketin"], "did you mean marketing?"),
+        (&["outbox", "list", "--tenant", "acne"], "no tenant acne"),
+    ] {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code, 1, "{arguments:?}: {ran:?}");
+        assert!(ran.err.contains(wanted), "{arguments:?}: {ran:?}");
+    }
+    assert_eq!(place.json(&["outbox", "list"])[0]["state"], "held", "nothing was done");
+}
+
+#[test]
+fn the_store_is_checked_with_a_relay_and_without() {
+    use bulkhead::store::{Batch, If, Key, Store as _};
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let whole = place.ok(&["store", "verify"]);
+    assert!(whole.out.starts_with("records: ") && whole.out.ends_with("faults: 0\n"), "{whole:?}");
+    let served = Served::start(&place);
+    let verified = place.json(&["store", "verify"]);
+    assert!(verified["records"].as_u64().unwrap() >= 5, "{verified}");
+    assert_eq!((&verified["faults_in_all"], &verified["faults"]), (&Value::from(0), &serde_json::json!([])));
+    let refused = place.run(&["store", "rebuild"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("a relay runs") && refused.err.contains("stop it first"), "{refused:?}");
+    served.stop();
+
+    let held = hold(&place, &[("marketing", "joe@x.example"); 4]);
+    let [lost, flipped, stray, _] = &held[..] else { panic!("{held:?}") };
+    std::fs::remove_file(place.path("data/outbox").join(lost)).unwrap();
+    let file = place.path("data/outbox").join(flipped);
+    let mut octets = std::fs::read(&file).unwrap();
+    let at = octets.windows(4).position(|part| part == b"hush").unwrap();
+    octets[at] ^= 4;
+    std::fs::write(&file, octets).unwrap();
+    // A file that no row has: the row of another one's copy.
+    let copy = format!("{}{}", &stray[..25], if stray.ends_with('0') { '1' } else { '0' });
+    std::fs::copy(place.path("data/outbox").join(stray), place.path("data/outbox").join(&copy)).unwrap();
+    let credential = Key::credential(&"acme-file".parse().unwrap());
+    let mut batch = Batch::new();
+    batch.put(credential, If::Any, bytes::Bytes::from_static(b"rubbish"));
+    with_store(&place, |store| wait_for(store.commit(batch)).map(drop).unwrap());
+    let found = place.run(&["store", "verify"]);
+    assert_eq!(found.code, 1, "{found:?}");
+    for wanted in [
+        "record: credential/acme-file: ",
+        "apply the tenants file",
+        &format!("missing: {lost}: "),
+        &format!("body: {flipped}: "),
+        &format!("stray: {copy}: "),
+        "held messages: 4 (",
+        "body files: 4, faults: 4\n",
+    ] {
+        assert!(found.out.contains(wanted), "{wanted}: {found:?}");
+    }
+    let found = place.run(&["store", "verify", "--json"]);
+    assert_eq!(found.code, 1);
+    let found: Value = serde_json::from_str(&found.out).unwrap();
+    assert_eq!((&found["faults_in_all"], &found["faults"][0]["kind"]), (&Value::from(4), &Value::from("record")));
+    assert!(place.path("data/outbox").join(&copy).exists(), "it changed nothing");
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_is_moved_aside_only_when_that_is_asked_for() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    place.ok(&["suppression", "add", "acme", "gone@b.example"]);
+    let held = hold(&place, &[("marketing", "joe@x.example"); 30]);
+    place.write("data/outbox/a-file", "of the outbox");
+    let rebuilt = place.json(&["store", "rebuild", "--move-aside"]);
+    assert_eq!((&rebuilt["held"], &rebuilt["moved_to"]), (&Value::from(30), &Value::Null), "a whole store stays");
+    assert_eq!(place.json(&["suppression", "list", "acme"]).as_array().unwrap().len(), 1);
+
+    place.write("data/conf", "this is no sled's configuration, and longer than its checksum");
+    let refused = place.run(&["tenant", "list"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.contains("is damaged") && refused.err.contains("bulkhead store rebuild"), "{refused:?}");
+    let refused = place.run(&["store", "rebuild"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    for wanted in ["is damaged", "--move-aside", "loses suppressions", "backup"] {
+        assert!(refused.err.contains(wanted), "{wanted}: {refused:?}");
+    }
+    assert!(place.path("data/db").exists(), "nothing was moved");
+
+    let rebuilt = place.run(&["store", "rebuild", "--move-aside", "--json"]);
+    assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
+    assert!(rebuilt.err.contains("Lost with it: suppressions"), "{rebuilt:?}");
+    let told: Value = serde_json::from_str(&rebuilt.out).unwrap();
+    assert_eq!(told["held"], 30);
+    let rows = place.json(&["outbox", "list"]);
+    let ids: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["message"].as_str().unwrap()).collect();
+    let mut sorted: Vec<&str> = held.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    assert_eq!(ids, sorted);
+    assert!(rows.as_array().unwrap().iter().all(|row| row["recipients"]["taken"] == 1), "{rows}");
+    assert_eq!(place.json(&["store", "verify"])["messages"], 30);
+    let aside = PathBuf::from(told["moved_to"].as_str().unwrap());
+    assert!(aside.file_name().unwrap().to_str().unwrap().starts_with("damaged-2"), "{told}");
+    for name in ["conf", "db"] {
+        assert!(aside.join(name).exists() && place.path("data").join(name).exists(), "{name}");
+    }
+    assert!(std::fs::read(aside.join("conf")).unwrap().starts_with(b"this is no sled's"));
+    assert_eq!(std::fs::read_to_string(place.path("data/outbox/a-file")).unwrap(), "of the outbox");
+    assert!(!aside.join("outbox").exists() && !aside.join("lock").exists());
+    assert_eq!(place.json(&["tenant", "list"]), serde_json::json!([]));
+    place.ok(&["apply", &place.tenants()]);
+    assert_eq!(place.json(&["suppression", "list", "acme"]), serde_json::json!([]), "lost, as was said");
+}
+
 /// The value behind a name in two-column output.
 fn field(text: &str, name: &str) -> String {
     let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));

@@ -122,24 +122,26 @@ async fn events_count_once_out_of_order_and_before_their_send() {
     let place = &aws.place("");
     let relay = place.start().await;
 
-    // SES takes the message, and its answer is lost: nothing is recorded of a send when the bounce
-    // comes in.
+    // SES takes the message, and its answer is lost: it is held, and nothing is recorded of a send when
+    // the bounce comes in.
     aws.faults.script([Fault::once(Kind::ResetAfter)]);
     let mut client = Caller::login(relay.listener("starttls").await, HERE, &place.tls()).await.unwrap();
     let reply = client.send("first@bounce.test", "unrecorded").await.unwrap();
-    assert_eq!(code(&reply), 451, "{reply}");
+    assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
+    let queued = relay.line("message_queued", |line| line["cause"] == "unknown").await;
     let bounced = |many: u64| async move {
         soon("the bounce", async { while place.counts().await["bounced"] != many {} }).await;
     };
     bounced(1).await;
     assert_eq!(place.counts().await, json!({"bounced": 1}));
-    // The client's next try is refused, for the reason that the list has.
+    // The client's next message is refused, for the reason that the list has.
     let refused = client.begin("first@bounce.test").await.unwrap_err().to_string();
     assert!(refused.starts_with("550 5.1.1 "), "{refused}");
     let mut client = Caller::login(relay.listener("starttls").await, HERE, &place.tls()).await.unwrap();
     // This one's bounce is in the queue before SES has answered, and its record is written within a
-    // second after that.
-    assert_eq!(code(&client.send("second@bounce.test", "early").await.unwrap()), 250);
+    // second after that. It goes by at once: what is held waits for its time, not for its turn.
+    let reply = client.send("second@bounce.test", "early").await.unwrap();
+    assert!(reply.starts_with("250 2.0.0 Ok "), "{reply}");
     bounced(2).await;
 
     // A complaint and a bounce before their deliveries and sends, each once more at the end.
@@ -156,6 +158,25 @@ async fn events_count_once_out_of_order_and_before_their_send() {
     let once = json!({"accepted": 1, "delivered": 1, "bounced": 3, "complained": 1});
     assert_eq!(counts.await, once, "{}", relay.transcript());
     assert_eq!(BTreeSet::from_iter(place.suppressed().await).len(), 3);
+    assert_eq!((aws.messages.received(), relay.lines("message_dispatched").len()), (2, 0), "{queued}");
+}
+
+/// The event of a message whose answer was lost tells what becomes of it: who is suppressed by then
+/// does not get it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_bounced_before_it_was_tried_again_is_not_sent_again() {
+    let aws = Aws::start().await;
+    let place = &aws.place("[outbox]\nunknown_wait_seconds = 3\n");
+    let relay = place.start().await;
+    let mut client = Caller::login(relay.listener("starttls").await, HERE, &place.tls()).await.unwrap();
+    aws.faults.script([Fault::once(Kind::ResetAfter)]);
+    let reply = client.send("first@bounce.test", "unrecorded").await.unwrap();
+    assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
+    let end = relay.line("message_dispatched", |_| true).await;
+    assert_eq!((&end["sent"], &end["refused"], &end["unknown"]), (&0.into(), &1.into(), &1.into()), "{end}");
+    let refused = relay.line("recipient_refused", |_| true).await;
+    assert_eq!(refused["reason"], "recipient_suppressed", "{refused}");
+    assert_eq!(aws.messages.received(), 1);
 }
 
 /// Kills at the answer to a receive, at a delete, and at any moment between.
@@ -351,6 +372,64 @@ async fn on_sigterm_idle_clients_hear_421_and_a_message_under_way_its_250() {
     assert_eq!(relay.lines("relay_stopped")[0]["abandoned_sessions"], 0);
     // The last message was counted.
     assert_eq!(place.counts().await["accepted"], 1);
+}
+
+/// What SES has not answered by the end of the drain is on the disk with its lease, and is sent by
+/// the next process; so is what never was offered.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sigterm_leaves_in_the_outbox_is_sent_after_the_restart() {
+    let aws = Aws::start().await;
+    let place = aws.place("[limits]\ndrain_seconds = 2\n[outbox]\nunknown_wait_seconds = 0\n");
+    let mut relay = place.start().await;
+    let address = relay.listener("starttls").await;
+    let tls = place.tls();
+    let mut busy = Caller::login(address, HERE, &tls).await.unwrap();
+    let mut other = Caller::login(address, HERE, &tls).await.unwrap();
+    aws.faults.script([Fault::once(Kind::Quota).to("later@dest.example"), Fault::once(Kind::Hang)]);
+    busy.begin("someone@dest.example").await.unwrap();
+    busy.write(message("someone@dest.example", "hanging").as_bytes()).await.unwrap();
+    soon("the call", async {
+        while aws.faults.waiting().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // The quota is used up for ten minutes.
+    let reply = other.send("later@dest.example", "waiting").await.unwrap();
+    assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
+    // A connection that its client does not close is listened to for as long as the drain.
+    drop(other);
+
+    let began = Instant::now();
+    relay.signal("TERM");
+    let reply = busy.reply().await.unwrap();
+    assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
+    assert!(busy.reply().await.unwrap().starts_with("421 4.3.2 "));
+    drop(busy);
+    let (status, said) = relay.ended().await;
+    println!("drained in {:?}", began.elapsed());
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert_eq!((aws.messages.received(), &relay.lines("relay_stopped")[0]["abandoned_sessions"]), (0, &0.into()));
+    let causes: Vec<String> =
+        relay.lines("message_queued").iter().map(|line| line["cause"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(causes, ["daily_quota", "drain"]);
+
+    let relay = place.start().await;
+    let opened = relay.line("outbox_opened", |_| true).await;
+    assert_eq!((&opened["held"], &opened["unknown"]), (&2.into(), &1.into()), "{opened}");
+    relay.line("outcome_unknown", |_| true).await;
+    let both = async {
+        while relay.lines("message_dispatched").len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the held messages' ends", both).await;
+    let ends: Vec<(Value, Value)> =
+        relay.lines("message_dispatched").iter().map(|line| (line["sent"].clone(), line["unknown"].clone())).collect();
+    assert!(ends.iter().all(|(sent, _)| *sent == 1), "{ends:?}");
+    let mut subjects: Vec<String> = aws.messages.all().iter().map(|message| subject(&message.raw)).collect();
+    subjects.sort();
+    assert_eq!(subjects, ["hanging", "waiting"], "each once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

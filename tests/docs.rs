@@ -8,7 +8,8 @@ use std::process::Command;
 
 use bulkhead::mail::header::HeaderError;
 use bulkhead::mail::mailbox::MailboxError;
-use bulkhead::mail::{Mailbox, Receipt, StreamId, Taken};
+use bulkhead::mail::{Durable, Mailbox, MessageId, Receipt, StreamId, Taken, TenantId};
+use bulkhead::outbox::{Cause, HoldError, Past, SpoolError};
 use bulkhead::policy::decide::{Reason, Stop};
 use bulkhead::policy::tenant::{Pause, SuppressionReason};
 use bulkhead::relay::admission::LADDER;
@@ -17,8 +18,9 @@ use bulkhead::smtp::command::CommandError;
 use bulkhead::smtp::data::Fault;
 use bulkhead::smtp::line::Bound;
 use bulkhead::smtp::{Refusal, Reply, reply};
+use bulkhead::store::{CommitError, Key};
 use bulkhead::time::Timestamp;
-use bulkhead::upstream::{Outcome, Paused, Refused, Retry};
+use bulkhead::upstream::{Outcome, Refused};
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -88,12 +90,19 @@ impl Built {
     }
 }
 
-fn receipt() -> Receipt {
-    Receipt::one(Taken::by_ses("ses-1".into()))
+fn receipts() -> [(&'static str, Receipt); 3] {
+    let id = MessageId::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap();
+    let taken = || Taken::by_ses("ses-1".into());
+    [
+        ("one call", Receipt::one(taken())),
+        ("several calls", Receipt::several(id, &[taken(), taken()], 2).unwrap()),
+        ("held", Receipt::held(Durable::in_outbox(id))),
+    ]
 }
 
 fn replies_that_go_well(built: &mut Built) {
     built.add("reply::greeting", &reply::greeting("relay.example"));
+    built.add("reply::greeting_with", &reply::greeting_with("relay.example", "a note"));
     built.add("reply::extensions", &reply::extensions(vec!["relay.example".into()]));
     built.add("reply::hello", &reply::hello("relay.example"));
     built.add("reply::ready_for_tls", &reply::ready_for_tls());
@@ -104,7 +113,9 @@ fn replies_that_go_well(built: &mut Built) {
     built.add("reply::recipient_ok", &reply::recipient_ok());
     built.add("reply::start_mail_data", &reply::start_mail_data());
     built.add("reply::chunk_taken", &reply::chunk_taken(1));
-    built.add("reply::message_accepted", &reply::message_accepted(&receipt()));
+    for (which, receipt) in receipts() {
+        built.add(format!("reply::message_accepted ({which})"), &reply::message_accepted(&receipt));
+    }
     built.add("reply::not_verified", &reply::not_verified());
     built.add("reply::help", &reply::help());
     built.add("reply::goodbye", &reply::goodbye("relay.example"));
@@ -143,6 +154,7 @@ fn replies_that_end_or_refuse(built: &mut Built) {
     built.add("reply::too_many_recipients", &reply::too_many_recipients(1));
     built.refusal("wording::too_many_of_tenant", &wording::too_many_of_tenant());
     built.refusal("wording::short_of_memory", &wording::short_of_memory());
+    built.refusal("wording::short_of_disk", &wording::short_of_disk());
     built.refusal("wording::record_damaged", &wording::record_damaged());
     built.refusal("wording::store_unavailable", &wording::store_unavailable());
     built.refusal("wording::fault", &wording::fault());
@@ -288,57 +300,48 @@ fn replies_to_header_sections(built: &mut Built) {
 }
 
 fn replies_of_ses(built: &mut Built) {
-    use Retry::{
-        AccessDenied, Busy, ConfigurationSetMissing, Credentials, DailyQuota, MailFromDomain, Network, NotAssociated,
-        Service, TenantMissing, Throttled, Unrecognised,
-    };
-    let words = String::new;
-    let mut outcomes = vec![Outcome::Unknown(words())];
-    let causes = [
-        Throttled,
-        DailyQuota,
-        Service,
-        Network,
-        Credentials,
-        AccessDenied,
-        ConfigurationSetMissing,
-        TenantMissing,
-        NotAssociated,
-        MailFromDomain,
-        Busy,
-        Unrecognised,
-    ];
-    outcomes.extend(causes.map(|cause| Outcome::Retry(cause, words())));
-    let causes = [Refused::Content, Refused::IdentityNotVerified, Refused::TooLarge];
-    outcomes.extend(causes.map(|cause| Outcome::Refused(cause, words())));
-    let causes = [Paused::Account, Paused::AccountSuspended, Paused::ConfigurationSet];
-    outcomes.extend(causes.map(|cause| Outcome::Paused(cause, words())));
-    for outcome in outcomes {
-        let name = match &outcome {
-            Outcome::Sent(_) => continue,
-            Outcome::Unknown(_) => "Outcome::Unknown".to_owned(),
-            Outcome::Retry(cause, _) => match cause {
-                Throttled
-                | DailyQuota
-                | Service
-                | Network
-                | Credentials
-                | AccessDenied
-                | ConfigurationSetMissing
-                | TenantMissing
-                | NotAssociated
-                | MailFromDomain
-                | Busy
-                | Unrecognised => format!("Retry::{cause:?}"),
-            },
-            Outcome::Refused(cause, _) => match cause {
-                Refused::Content | Refused::IdentityNotVerified | Refused::TooLarge => format!("Refused::{cause:?}"),
-            },
-            Outcome::Paused(cause, _) => match cause {
-                Paused::Account | Paused::AccountSuspended | Paused::ConfigurationSet => format!("Paused::{cause:?}"),
-            },
+    for refused in [Refused::Content, Refused::IdentityNotVerified, Refused::TooLarge] {
+        let name = match refused {
+            Refused::Content | Refused::IdentityNotVerified | Refused::TooLarge => format!("Refused::{refused:?}"),
         };
-        built.refusal(name, &wording::outcome(&outcome).unwrap_err());
+        built.refusal(name, &wording::refused(&Outcome::Refused(refused, String::new())));
+    }
+}
+
+/// Why a message is not held, and the name each has in the manual.
+fn lacks() -> Vec<(String, HoldError)> {
+    let errors = [
+        HoldError::Past(Past::Messages),
+        HoldError::Past(Past::MessagesOfTenant),
+        HoldError::Past(Past::BytesOfTenant),
+        HoldError::Reserve { free: 1, reserve: 2 },
+        HoldError::Spool(SpoolError::Full("no space".into())),
+        HoldError::Spool(SpoolError::Io("EIO".into())),
+        HoldError::Spool(SpoolError::Missing),
+        HoldError::Store(CommitError::Conflict(Key::tenant(&TenantId::parse("acme").unwrap()))),
+        HoldError::Store(CommitError::Unavailable("stopped".into())),
+    ];
+    let named = |error: HoldError| {
+        let name = match &error {
+            HoldError::Past(Past::Messages) => "Past::Messages",
+            HoldError::Past(Past::MessagesOfTenant) => "Past::MessagesOfTenant",
+            HoldError::Past(Past::BytesOfTenant) => "Past::BytesOfTenant",
+            HoldError::Reserve { .. } => "Reserve",
+            HoldError::Spool(SpoolError::Full(_)) => "SpoolError::Full",
+            HoldError::Spool(SpoolError::Io(_)) => "SpoolError::Io",
+            HoldError::Spool(SpoolError::Missing) => "SpoolError::Missing",
+            HoldError::Store(_) => "Store",
+        };
+        (format!("HoldError::{name}"), error)
+    };
+    errors.into_iter().map(named).collect()
+}
+
+fn replies_where_nothing_can_be_held(built: &mut Built) {
+    for (name, error) in lacks() {
+        for cause in Cause::ALL {
+            built.refusal(name.clone(), &wording::not_held(cause, &error));
+        }
     }
 }
 
@@ -350,6 +353,7 @@ fn built() -> BTreeMap<String, String> {
     replies_of_policy(&mut built);
     replies_to_header_sections(&mut built);
     replies_of_ses(&mut built);
+    replies_where_nothing_can_be_held(&mut built);
     let mut codes: BTreeMap<String, String> = BTreeMap::new();
     for (name, code) in built.0 {
         let known = codes.entry(name.clone()).or_insert_with(|| code.clone());
@@ -381,6 +385,27 @@ fn every_reply_has_its_row_and_every_row_its_reply() {
     assert!(built.len() > 100, "only {}", built.len());
 }
 
+/// Why a message waits, as a client hears it that it cannot be held either: each cause has its row,
+/// with its word in the log.
+#[test]
+fn every_cause_has_its_row_with_its_word_and_what_a_client_hears() {
+    let error = HoldError::Past(Past::Messages);
+    let said = |cause| {
+        let refusal = wording::not_held(cause, &error);
+        let text = refusal.reply().text();
+        text.split(", and this relay holds ").next().unwrap().to_owned()
+    };
+    let code: Vec<(String, String)> = Cause::ALL.iter().map(|cause| (cause.word().to_owned(), said(*cause))).collect();
+    let table: Vec<(String, String)> = rows("src/manual/replies.md", "cause")
+        .into_iter()
+        .map(|row| {
+            assert!(row.len() == 3 && !row[2].is_empty(), "{row:?}");
+            (quoted(&row[0]).remove(0), row[1].clone())
+        })
+        .collect();
+    assert_eq!(table, code);
+}
+
 /// What is made above is all there is: the public functions that make replies.
 #[test]
 fn every_function_that_makes_a_reply_is_called_here() {
@@ -391,7 +416,8 @@ fn every_function_that_makes_a_reply_is_called_here() {
         "reply::printable",
         "wording::stopped",
         "wording::header",
-        "wording::outcome",
+        "wording::refused",
+        "wording::not_held",
     ];
     let table = reply_rows();
     let mut found = 0;
@@ -546,6 +572,23 @@ fn every_command_has_its_row() {
             .collect();
         let there = commands(&[&name]);
         assert!(told.is_superset(&there), "{name} has {there:?}, the manual {told:?}");
+    }
+}
+
+/// What an operator looks up at three in the morning is there, with a meaning and a cure each.
+#[test]
+fn every_cause_has_its_row() {
+    use bulkhead::outbox::Cause;
+    let mut told = Vec::new();
+    for row in rows("src/manual/operating.md", "cause") {
+        assert!(row.len() == 3 && row.iter().all(|cell| cell.len() > 5), "{row:?}");
+        told.extend(quoted(&row[0]));
+    }
+    assert_eq!(told, Cause::ALL.map(|cause| cause.word().to_owned()));
+    // What lasts until somebody mends it has something to mend.
+    for row in rows("src/manual/operating.md", "cause") {
+        let cause = Cause::parse(&quoted(&row[0])[0]).unwrap();
+        assert!(!cause.is_operators() || !row[2].starts_with("none"), "{row:?}");
     }
 }
 

@@ -29,11 +29,21 @@ const FLOORS: &[(&str, &[&str])] = &[
     // 3 adapters
     ("adapters", &["mail", "time", "secret", "store", "outbox", "upstream", "journal", "wire"]),
     // 4 services
-    ("relay", &["mail", "time", "secret", "smtp", "policy", "event", "retry", "store", "upstream", "journal", "wire"]),
     ("dispatch", &["mail", "time", "secret", "policy", "event", "retry", "store", "outbox", "upstream", "journal"]),
+    // the relay hands over; the dispatcher knows nothing of SMTP
+    (
+        "relay",
+        &[
+            "mail", "time", "secret", "smtp", "policy", "event", "retry", "store", "outbox", "upstream", "journal",
+            "wire", "dispatch",
+        ],
+    ),
     ("ingest", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal"]),
     // `events replay` goes through the one applier there is
-    ("admin", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal", "ingest"]),
+    (
+        "admin",
+        &["mail", "time", "secret", "policy", "event", "retry", "store", "outbox", "upstream", "journal", "ingest"],
+    ),
     ("sandbox", &["mail", "time", "secret"]),
 ];
 
@@ -42,14 +52,19 @@ const HOUSE: &[&str] = &["app", "cli", "config", "manual", "main", "lib"];
 
 /// A name that may stand in these files alone (and in tests).
 const ONLY_IN: &[(&str, &[&str])] = &[
-    // 250 means safe: only SES's own answer is proof
+    // 250 means safe: only SES's own answer is proof, or a message that is durable here
     ("Taken::by_ses(", &["adapters/ses"]),
-    ("Receipt::one(", &["relay/"]),
-    ("Receipt::several(", &["relay/"]),
+    ("Durable::in_outbox(", &["outbox/"]),
+    ("Receipt::one(", &["dispatch/"]),
+    ("Receipt::several(", &["dispatch/"]),
+    ("Receipt::held(", &["dispatch/"]),
     // one clock, one source of randomness
     ("SystemTime::now", &["adapters/clock.rs"]),
     // adapters time their own waits; the others wait by tokio's clock, which tests pause
-    ("Instant::now", &["adapters/", "ingest/mod.rs", "sandbox/sqs.rs", "cli/demo/"]),
+    (
+        "Instant::now",
+        &["adapters/", "ingest/mod.rs", "dispatch/mod.rs", "relay/message.rs", "sandbox/sqs.rs", "cli/demo/"],
+    ),
     ("getrandom::", &["adapters/clock.rs"]),
     // vendors
     (" ::sled::", &["adapters/sled"]),
@@ -68,7 +83,17 @@ const NOT_IN_MACHINES: &[&str] =
     &["tokio", "tracing", "metrics::", "std::fs", "std::net::Tcp", "Mutex", "RwLock", "Atomic", "async fn", "println!"];
 
 /// Machines that live with the service they are made for.
-const MACHINES_ABOVE: &[&str] = &["dispatch/breaker.rs", "dispatch/cause.rs", "dispatch/choose.rs", "dispatch/pace.rs"];
+const MACHINES_ABOVE: &[&str] = &[
+    "dispatch/board.rs",
+    "dispatch/breaker.rs",
+    "dispatch/choose.rs",
+    "dispatch/join.rs",
+    "dispatch/pace.rs",
+    "dispatch/waits.rs",
+    "outbox/cause.rs",
+    "outbox/index.rs",
+    "outbox/progress.rs",
+];
 
 struct Source {
     path: String,
@@ -188,6 +213,32 @@ fn some_names_stand_in_one_room_alone() {
             }
         }
     }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// What may wait by `Instant::now` outside of adapters does so by tokio's.
+#[test]
+fn services_wait_by_the_clock_that_tests_pause() {
+    let (mut seen, mut faults) = (0, Vec::new());
+    let services = ["ingest", "dispatch", "relay", "sandbox"];
+    for source in sources().iter().filter(|source| services.contains(&source.room.as_str())) {
+        let text = &source.text;
+        let imported = |of: &str| {
+            text.lines().any(|line| {
+                let list = line.strip_prefix("use ").and_then(|line| line.strip_prefix(of));
+                list.is_some_and(|list| list.split(|c: char| !c.is_alphanumeric()).any(|name| name == "Instant"))
+            })
+        };
+        for (at, _) in text.match_indices("Instant::now") {
+            seen += 1;
+            let path = text[..at].rsplit(|c: char| !c.is_alphanumeric() && c != ':' && c != '_').next().unwrap();
+            let by_tokio = path == "tokio::time::" || (path.is_empty() && imported("tokio::time::"));
+            if !by_tokio || imported("std::time::") && path.is_empty() {
+                faults.push(format!("{}: {path}Instant::now is not tokio's", source.path));
+            }
+        }
+    }
+    assert!(seen > 5, "only {seen} were read: the reader is broken");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 

@@ -69,7 +69,7 @@ async fn no_letter_of_bravos_is_acmes() {
 }
 
 /// The lines that say what became of a letter.
-const VERDICTS: [&str; 3] = ["sender_refused", "message_refused", "message_relayed"];
+const VERDICTS: [&str; 4] = ["sender_refused", "message_refused", "message_queued", "message_relayed"];
 
 /// One letter by bravo; the reply that decided, where it came, and the client's address.
 async fn post(house: &House, letter: &Letter) -> (String, &'static str, String) {

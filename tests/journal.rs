@@ -18,6 +18,7 @@ use bulkhead::adapters::log::{Format, Lines, Output};
 use bulkhead::event::kind::{BounceType, Event, Fate, Form, Mail, Recipient};
 use bulkhead::journal::{self, Addresses, Blame, Owner, Verdict};
 use bulkhead::mail::{Login, Mailbox, MessageId, ReversePath, SessionId, StreamId, TenantId, Username};
+use bulkhead::outbox::{Cause, Entry, Manifest, Progress};
 use bulkhead::smtp::reply::Refusal;
 use bulkhead::time::{Clock as _, Timestamp};
 use serde_json::Value;
@@ -94,6 +95,9 @@ impl Scene {
         self.tell_of_the_process();
         self.tell_of_sessions();
         self.tell_of_messages();
+        self.tell_of_verdicts();
+        self.tell_of_held_mail();
+        self.tell_of_the_outbox();
         self.tell_of_events();
     }
 
@@ -134,6 +138,7 @@ impl Scene {
         journal::login_accepted(self.session, self.peer, &self.login);
         journal::login_refused(self.session, self.peer, text, text);
         journal::login_deferred(self.session, self.peer, text);
+        journal::spill_failed(self.session, text);
         journal::replied(&self.soft);
         for blame in [Blame::Client, Blame::Upstream, Blame::Us] {
             journal::sender_refused(self.session, self.peer, &self.login, &self.from, &self.hard, blame);
@@ -147,9 +152,8 @@ impl Scene {
         }
     }
 
-    fn tell_of_messages(&self) {
-        let text = &self.text;
-        let verdict = Verdict {
+    fn verdict(&self) -> Verdict<'_> {
+        Verdict {
             session: self.session,
             message: self.message,
             peer: self.peer,
@@ -161,16 +165,97 @@ impl Scene {
             reply: &self.hard,
             ses: Duration::from_micros(81_234),
             total: Duration::from_micros(90_000),
-        };
+        }
+    }
+
+    fn tell_of_verdicts(&self) {
+        let (text, verdict) = (&self.text, self.verdict());
+        let without_stream = Verdict { stream: None, ..self.verdict() };
         journal::message_relayed(&verdict, &[text], 1, &[]);
         journal::message_relayed(&verdict, &[text.as_str(); 60], 60, &vec![text.clone(); 60]);
+        for cause in Cause::ALL {
+            journal::message_queued(&verdict, cause.word(), text, &[], 0, &[]);
+        }
+        journal::message_queued(&verdict, Cause::Drain.word(), "", &[text.as_str(); 60], 60, &vec![text.clone(); 60]);
+        for held in [true, false] {
+            journal::message_repeated(&verdict, self.message, held);
+        }
         journal::message_refused(&verdict, text, Blame::Client, &[], 0);
-        journal::message_refused(&Verdict { stream: None, ..verdict.clone() }, text, Blame::Upstream, &[text], 1);
+        journal::message_refused(&without_stream, text, Blame::Upstream, &[text], 1);
         journal::message_refused(&Verdict { reply: &self.soft, ..verdict }, text, Blame::Us, &[], 0);
+    }
+
+    fn tell_of_messages(&self) {
+        let text = &self.text;
         journal::recipient_relayed(self.session, self.message, &self.login, &self.stream, &self.recipients, text);
         journal::recipient_refused(self.session, self.message, &self.login, &self.stream, &self.recipients[0], text);
+        for (stream, why) in [(None, ""), (Some(&self.stream), text.as_str())] {
+            journal::message_discarded(self.message, &self.login.tenant, stream, 3, 12_345, text, why);
+        }
         journal::upstream_alarm(None, None, text, text);
         journal::upstream_alarm(Some(&self.login.tenant), Some(&self.stream), text, text);
+    }
+
+    fn manifest(&self, stream: Option<&StreamId>) -> Manifest {
+        Manifest {
+            id: self.message,
+            session: self.session,
+            tenant: self.login.tenant.clone(),
+            stream: stream.cloned(),
+            credential: self.login.credential.clone(),
+            reverse_path: self.from.clone(),
+            recipients: self.recipients.clone(),
+            claims: Vec::new(),
+            tags: Vec::new(),
+            created: Timestamp::from_millis(1),
+            expires: Timestamp::from_millis(2),
+            digest: None,
+        }
+    }
+
+    /// A tenant's, and a report of the relay's own, which has no stream.
+    fn tell_of_held_mail(&self) {
+        let (text, tenant) = (&self.text, &self.login.tenant);
+        for stream in [Some(&self.stream), None] {
+            let manifest = self.manifest(stream);
+            let progress = Progress::none(self.recipients.len());
+            let entry = Entry::new(&manifest, 12_345, progress, Cause::Throttled, text);
+            journal::outcome_unknown_at_start(self.message, tenant, stream);
+            journal::outcome_unknown(tenant, stream, 60, text);
+            journal::body_damaged(self.message, tenant, stream, text);
+            journal::held_relayed(&manifest, &self.recipients, text);
+            journal::held_refused(&manifest, &self.recipients[0], text);
+            journal::message_dispatched(&manifest, 59, 1, 2, 1, Duration::from_secs(3));
+            journal::message_dispatched(&manifest, 0, 60, 2, 0, Duration::from_secs(3));
+            let wait = Some(Duration::from_millis(1500));
+            journal::message_deferred(self.message, tenant, stream, 1, Cause::Service.word(), text, wait);
+            journal::message_deferred(self.message, tenant, stream, 1, Cause::Busy.word(), "", None);
+            journal::message_expired(self.message, tenant, stream, &entry, Timestamp::from_millis(5));
+        }
+        journal::body_missing(self.message);
+    }
+
+    fn tell_of_the_outbox(&self) {
+        let (text, tenant) = (&self.text, &self.login.tenant);
+        journal::outbox_opened(4, 3, 2, 1);
+        journal::outbox_failed(text);
+        journal::outbox_recovered();
+        journal::outbox_available(true);
+        journal::backlog(1, 12_345, Duration::from_secs(1), 1);
+        journal::lanes(2, 1);
+        for stream in [Some(&self.stream), None] {
+            journal::outbox_deferred(tenant, stream, text);
+            journal::lane_held(tenant, stream, text, stream.map(|_| Timestamp::from_millis(1)));
+            journal::lane_released(tenant, stream);
+        }
+        for scope in [Some(text), None] {
+            journal::breaker_opened(scope.cloned(), Cause::Network.word(), Duration::from_secs(30), 2);
+            journal::breaker_closed(scope.cloned(), Cause::Network.word());
+        }
+        journal::report_queued(self.message, self.message, tenant, "failed", &self.recipients[0]);
+        journal::report_lost(self.message, tenant, "failed", text);
+        journal::rate_learned(14.0);
+        journal::account_unknown(text);
     }
 
     fn tell_of_events(&self) {
@@ -272,6 +357,34 @@ fn schema() -> Value {
 /// Names of the events the schema knows.
 fn known_events() -> BTreeSet<String> {
     schema()["$defs"]["events"].as_object().unwrap().keys().cloned().collect()
+}
+
+/// Of each message there is one of these, and no other line is one.
+const VERDICTS: [&str; 3] = ["message_queued", "message_refused", "message_relayed"];
+
+#[test]
+fn there_are_three_verdicts_and_each_says_what_a_verdict_says() {
+    let told = lines(Format::Json, || Scene::new("a reason").tell_of_verdicts());
+    let seen = validate(&told);
+    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), VERDICTS);
+    for (event, schema) in schema()["$defs"]["events"].as_object().unwrap() {
+        let verdict = schema["description"].as_str().unwrap().starts_with("Verdict: ");
+        assert_eq!(verdict, VERDICTS.contains(&event.as_str()), "{event}");
+        // What comes of a message later is told without what its client heard.
+        let heard = schema["properties"].get("total_ms").is_some() && schema["properties"].get("code").is_some();
+        assert_eq!(heard, verdict, "{event}");
+    }
+    // Who waits is told why, who repeats what; who is served by which of SES's ids.
+    for (event, member) in [("message_queued", "cause"), ("message_queued", "repeat_of"), ("message_relayed", "ses_id")]
+    {
+        let has = |line: &&Value| line["event"] == event && line.get(member).is_some();
+        let lines: Vec<Value> = told.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let mut lacking = (*lines.iter().find(has).unwrap()).clone();
+        let whole = jsonschema::validator_for(&self::schema()).unwrap();
+        assert!(whole.is_valid(&lacking));
+        lacking.as_object_mut().unwrap().remove(member);
+        assert!(!whole.is_valid(&lacking), "{lacking}");
+    }
 }
 
 /// Each line against the schema of its own event, which gives better words than the whole schema;

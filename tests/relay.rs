@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bulkhead::adapters::tls::{Certificates, self_signed};
+use bulkhead::mail::MessageId;
+use bulkhead::outbox::{Cause, Lane, SpoolError, Wait};
 use bulkhead::policy::tenant::{FanOut, Pause, Suppression, SuppressionReason};
 use bulkhead::relay::Limits;
 use bulkhead::store::directory::{Directory, Fault};
@@ -18,6 +20,7 @@ use bulkhead::store::{Key, suppressions};
 use bulkhead::time::{Clock, Timestamp};
 use bulkhead::upstream::Call;
 use support::{Client, PASSWORD, SECRET, Stand, chosen, code, credential, hash, journal, limits, long_ago, soon};
+use tokio_util::sync::CancellationToken;
 
 fn raw(call: &Call) -> String {
     String::from_utf8(call.raw.clone()).unwrap()
@@ -134,55 +137,162 @@ async fn fifty_recipients_one_suppressed_make_forty_nine_calls() {
     assert_eq!(journal().lines("recipient_suppressed", "tenant", &stand.name).len(), 1);
 }
 
-/// recipients → reply, calls SES got, recipients sent, `recipient_refused` lines
-const PARTIAL: [(&[&str], &str, usize, u64, usize); 12] = [
-    (&["a", "b"], "250 2.0.0 Ok ", 2, 2, 0),
-    (&["a", "refused-1", "b"], "250 2.0.0 Ok ", 3, 2, 1),
-    (&["refused-1", "a"], "250 2.0.0 Ok ", 2, 1, 1),
-    (&["refused-1"], "554 5.6.0 ", 1, 0, 0),
-    (&["refused-1", "refused-2"], "554 5.6.0 ", 2, 0, 0),
-    (&["refused-1", "unverified-1"], "550 5.7.1 ", 2, 0, 0),
-    // After what may pass later nobody else is served, for the client sends it all again.
-    (&["throttled-1", "a", "b"], "451 4.3.2 ", 1, 0, 0),
-    (&["denied-1", "a"], "451 4.3.5 ", 1, 0, 0),
-    (&["paused-1", "a"], "451 4.", 1, 0, 0),
-    (&["unknown-1", "a"], "451 4.4.2 ", 1, 0, 0),
-    (&["panic-1", "a"], "451 4.4.2 ", 1, 0, 0),
-    (&["a", "throttled-1"], "451 4.3.2 ", 2, 1, 0),
+/// What is held: why, and the marks of its recipients.
+type Held = Option<(Cause, &'static str)>;
+
+/// recipients → reply, calls SES got, recipients sent, `recipient_refused` lines, what is held
+const PARTIAL: [(&[&str], &str, usize, u64, usize, Held); 13] = [
+    (&["a", "b"], "250 2.0.0 Ok ", 2, 2, 0, None),
+    (&["a", "refused-1", "b"], "250 2.0.0 Ok ", 3, 2, 1, None),
+    (&["refused-1", "a"], "250 2.0.0 Ok ", 2, 1, 1, None),
+    (&["refused-1"], "554 5.6.0 ", 1, 0, 0, None),
+    (&["refused-1", "refused-2"], "554 5.6.0 ", 2, 0, 0, None),
+    (&["refused-1", "unverified-1"], "550 5.7.1 ", 2, 0, 0, None),
+    // After what may pass later nobody else is served: what stopped one would stop the others.
+    (&["throttled-1", "a", "b"], "250 2.0.0 queued as ", 1, 0, 0, Some((Cause::Throttled, "..."))),
+    (&["denied-1", "a"], "250 2.0.0 queued as ", 1, 0, 0, Some((Cause::AccessDenied, ".."))),
+    (&["paused-1", "a"], "250 2.0.0 queued as ", 1, 0, 0, Some((Cause::AccountPaused, ".."))),
+    (&["unknown-1", "a"], "250 2.0.0 queued as ", 1, 0, 0, Some((Cause::Unknown, ".."))),
+    (&["panic-1", "a"], "250 2.0.0 queued as ", 1, 0, 0, Some((Cause::Unknown, ".."))),
+    (&["a", "throttled-1"], "250 2.0.0 queued as ", 2, 1, 0, Some((Cause::Throttled, "t."))),
+    (&["a", "refused-1", "throttled-1"], "250 2.0.0 queued as ", 3, 1, 1, Some((Cause::Throttled, "tr."))),
 ];
+
+/// A stand of two calls side by side, and what a message to these recipients hears there. What opens
+/// a breaker would decide for the next message, so each has a stand of its own.
+async fn partial(recipients: &[&str], fault: Option<SpoolError>) -> (Stand, String) {
+    let stand = Stand::with(Limits { calls_per_message: 2, ..limits() }).await;
+    stand.spool.fail_with(fault);
+    let mut client = stand.client("app").await;
+    let to: Vec<String> = recipients.iter().map(|local| format!("{local}@example.com")).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let reply = client.send(&stand.sender(), &to, &stand.message("")).await;
+    (stand, reply)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replies_to_partial_results() {
-    let stand = Stand::with(Limits { calls_per_message: 2, ..limits() }).await;
-    let mut client = stand.client("app").await;
-    for (recipients, expected, calls, sent, refused) in PARTIAL {
-        let before = (stand.ses.calls().len(), stand.verdicts().len());
-        let to: Vec<String> = recipients.iter().map(|local| format!("{local}@example.com")).collect();
-        let to: Vec<&str> = to.iter().map(String::as_str).collect();
-        let reply = client.send(&stand.sender(), &to, &stand.message("")).await;
+    let mut alarmed = Vec::new();
+    for (recipients, expected, calls, sent, refused, held) in PARTIAL {
+        let (stand, reply) = partial(recipients, None).await;
         assert!(reply.starts_with(expected), "{recipients:?}: {reply}");
-        assert_eq!(stand.ses.calls().len() - before.0, calls, "{recipients:?}");
+        assert_eq!(stand.ses.calls().len(), calls, "{recipients:?}");
         let verdicts = stand.verdicts();
-        assert_eq!(verdicts.len() - before.1, 1, "{recipients:?}: one verdict line");
+        assert_eq!(verdicts.len(), 1, "{recipients:?}: one verdict line");
         let verdict = verdicts.last().unwrap();
         assert_eq!(verdict["code"], code(&reply));
         if recipients.len() > 1 {
             assert_eq!(verdict["sent"].as_u64().unwrap_or(0), sent, "{recipients:?}");
         }
-        let doubled = code(&reply) >= 400 && sent > 0;
-        assert_eq!(verdict["warning"].is_string(), doubled, "{recipients:?}: {verdict}");
+        assert!(verdict["warning"].is_null(), "nobody has it twice: {verdict}");
         let id = verdict["message"].as_str().unwrap();
         assert_eq!(journal().lines("recipient_refused", "message", id).len(), refused, "{recipients:?}");
+
+        let outbox = stand.dispatch.outbox();
+        assert_eq!(outbox.backlog().messages, usize::from(held.is_some()), "{recipients:?}");
+        if let Some((cause, marks)) = held {
+            assert_eq!(reply, format!("250 2.0.0 queued as {id}\r\n"));
+            assert_eq!((&verdict["event"], &verdict["cause"]), (&"message_queued".into(), &cause.word().into()));
+            let (_, entry) = outbox.entry(MessageId::parse(id).unwrap()).await.unwrap();
+            assert_eq!(entry.progress.marks(), marks, "{recipients:?}");
+            assert_eq!((entry.cause, entry.unknown), (cause, u32::from(cause == Cause::Unknown)));
+        }
+        let alarms = journal().lines("upstream_alarm", "tenant", &stand.name);
+        alarmed.extend(alarms.iter().map(|alarm| alarm["reason"].as_str().unwrap().to_owned()));
     }
-    let alarms = journal().lines("upstream_alarm", "tenant", &stand.name);
-    let alarmed: Vec<_> = alarms.iter().map(|alarm| alarm["reason"].as_str().unwrap()).collect();
     assert_eq!(
         alarmed,
         ["Email address is not verified: x@y", "User is not authorized", "Sending paused for this account."]
     );
-    // The same again within the minute is no news.
-    client.send(&stand.sender(), &["denied-2@example.com"], &stand.message("")).await;
-    assert_eq!(journal().lines("upstream_alarm", "tenant", &stand.name).len(), 3);
+}
+
+/// What may pass later and cannot be held: the client keeps it, and the log says who has it already.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replies_to_partial_results_that_cannot_be_held() {
+    let mut doubled = 0;
+    for (recipients, whole, calls, sent, refused, held) in PARTIAL {
+        let (stand, reply) = partial(recipients, Some(SpoolError::Full("the disk is full".into()))).await;
+        let expected = if held.is_some() { "452 4.3.1 " } else { whole };
+        assert!(reply.starts_with(expected), "{recipients:?}: {reply}");
+        assert_eq!(stand.ses.calls().len(), calls, "{recipients:?}");
+        assert_eq!(stand.dispatch.outbox().backlog().messages, 0, "{recipients:?}");
+        let verdicts = stand.verdicts();
+        assert_eq!(verdicts.len(), 1, "{recipients:?}: one verdict line");
+        let verdict = verdicts.last().unwrap();
+        assert_eq!(verdict["code"], code(&reply));
+        if recipients.len() > 1 {
+            assert_eq!(verdict["sent"].as_u64().unwrap_or(0), sent, "{recipients:?}");
+        }
+        let twice = code(&reply) >= 400 && sent > 0;
+        doubled += usize::from(twice);
+        assert_eq!(verdict["warning"].is_string(), twice, "{recipients:?}: {verdict}");
+        if held.is_some() {
+            assert!(verdict["reason"].as_str().unwrap().contains("the disk is full"), "{verdict}");
+            assert!(!reply.contains("disk is full") && reply.contains("no room to hold it"), "{reply}");
+        }
+        let id = verdict["message"].as_str().unwrap();
+        assert_eq!(journal().lines("recipient_refused", "message", id).len(), refused, "{recipients:?}");
+        // A client learns of it when it comes again.
+        let greeting = Client::connect(stand.starttls).await.reply().await;
+        assert_eq!(code(&greeting), 220);
+        assert_eq!(greeting.contains("no mail can be held"), held.is_some(), "{greeting}");
+    }
+    assert_eq!(doubled, 2);
+}
+
+/// While nothing can be held no held mail asks whether SES answers again: new mail does, one message
+/// at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_closes_by_new_mail_while_nothing_can_be_held() {
+    let (stand, reply) = partial(&["throttled-1"], Some(SpoolError::Full("the disk is full".into()))).await;
+    assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+    let mut client = stand.client("app").await;
+    // Before its time nobody is asked.
+    let reply = client.send(&stand.sender(), &["a@example.com"], &stand.message("")).await;
+    assert!(reply.starts_with("452 4.3.1 ") && reply.contains("sending rate"), "{reply}");
+    assert_eq!(stand.ses.calls().len(), 1);
+    // Then one is, and while it has no answer no other.
+    stand.dispatch.try_now(None);
+    client.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+    client.data(&stand.message("")).await;
+    stand.ses.hanging().await;
+    let mut other = stand.client("bound").await;
+    let reply = other.send(&stand.sender(), &["b@example.com"], &stand.message("")).await;
+    assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+    assert_eq!(stand.ses.calls().len(), 2);
+    stand.ses.release();
+    let reply = client.reply().await;
+    assert!(reply.starts_with("250 2.0.0 Ok "), "{reply}");
+    let reply = other.send(&stand.sender(), &["b@example.com"], &stand.message("")).await;
+    assert!(reply.starts_with("250 2.0.0 Ok "), "{reply}");
+}
+
+/// The same alarm again within the minute is no news, whether new mail or held mail gives it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_is_given_once_a_minute() {
+    let stand = Stand::start().await;
+    let mut client = stand.client("app").await;
+    for n in 0..3 {
+        let to = format!("unverified-{n}@example.com");
+        assert_eq!(code(&client.send(&stand.sender(), &[&to], &stand.message("")).await), 550);
+    }
+    let alarms = || journal().lines("upstream_alarm", "tenant", &stand.name).len();
+    assert_eq!((alarms(), stand.ses.calls().len()), (1, 3));
+
+    let reply = client.send(&stand.sender(), &["denied-1@example.com"], &stand.message("")).await;
+    assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
+    assert_eq!(alarms(), 2);
+    let id = stand.verdicts().pop().unwrap()["message"].as_str().unwrap().to_owned();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(Arc::clone(&stand.dispatch).run(stop.clone(), stop.clone(), Duration::ZERO));
+    let outbox = stand.dispatch.outbox();
+    outbox.retry(MessageId::parse(&id).unwrap()).unwrap();
+    stand.dispatch.try_now(Some(&Lane { tenant: stand.tenant.id.clone(), stream: "transactional".parse().ok() }));
+    let line = journal().wait("message_deferred", "message", &id).await;
+    assert_eq!((&line["cause"], &line["attempts"]), (&"access_denied".into(), &1.into()));
+    assert_eq!((alarms(), stand.ses.calls().len()), (2, 5));
+    stop.cancel();
+    soon("the dispatcher's end", running).await.unwrap();
 }
 
 /// A call that is refused for good is refused for each of its recipients, and each has its line.
@@ -894,7 +1004,7 @@ async fn a_certificate_that_nobody_renews_is_warned_of_every_day() {
     });
     let certificates =
         Arc::new(Certificates::load(&certificate_file, &key_file, Arc::clone(&hands) as Arc<dyn Clock>).unwrap());
-    let drain = tokio_util::sync::CancellationToken::new();
+    let drain = CancellationToken::new();
     let watch = tokio::spawn(Arc::clone(&certificates).watch(Duration::from_millis(1), drain.clone()));
     assert_eq!(told().len(), 0, "fourteen days are no news");
     // Day after day, to the day after its end.
@@ -1038,9 +1148,97 @@ async fn a_drain_says_421_to_the_idle_and_finishes_the_busy() {
     assert!(tokio::net::TcpStream::connect(stand.starttls).await.is_err(), "nobody listens any more");
 }
 
+/// Who still waits for SES shortly before the end is held, and SES's answer counts when it comes.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_outlasts_the_drain_is_abandoned_counted_and_has_its_verdict() {
+async fn what_ses_has_not_answered_by_the_end_of_the_drain_is_held_and_sent_once() {
+    let mut stand = Stand::with(Limits { drain_time: Duration::from_secs(2), ..limits() }).await;
+    let mut client = stand.client("app").await;
+    client.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+    client.data(&stand.message("")).await;
+    stand.ses.hanging().await;
+    assert_eq!(stand.stop().await, 0);
+    let reply = client.reply().await;
+    let verdicts = stand.verdicts();
+    assert_eq!((verdicts.len(), &verdicts[0]["cause"]), (1, &"drain".into()), "{verdicts:?}");
+    let id = verdicts[0]["message"].as_str().unwrap();
+    assert_eq!(reply, format!("250 2.0.0 queued as {id}\r\n"));
+    assert_eq!(code(&client.reply().await), 421);
+
+    let outbox = stand.dispatch.outbox();
+    let (slot, entry) = outbox.entry(MessageId::parse(id).unwrap()).await.unwrap();
+    assert_eq!((slot.wait, entry.attempts, entry.leased), (Wait::Active, 1, true), "its call goes on");
+    stand.ses.release();
+    let line = journal().wait("message_dispatched", "message", id).await;
+    assert_eq!((&line["sent"], &line["refused"], &line["unknown"]), (&1.into(), &0.into(), &0.into()), "{line}");
+    assert_eq!(journal().lines("recipient_relayed", "message", id)[0]["ses_id"], "ses-0");
+    assert_eq!((outbox.backlog().messages, stand.spool.ids().len(), stand.ses.calls().len()), (0, 0, 1));
+}
+
+/// The deadline of the data is no end of the call either.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ses_does_not_answer_in_time_is_held_and_the_late_answer_counts() {
+    let stand = Stand::with(Limits { data_deadline: Duration::from_millis(100), ..limits() }).await;
+    let mut client = stand.client("app").await;
+    let reply = client.send(&stand.sender(), &["hang-1@example.com"], &stand.message("")).await;
+    let verdict = stand.verdicts().pop().unwrap();
+    let id = verdict["message"].as_str().unwrap();
+    assert_eq!(reply, format!("250 2.0.0 queued as {id}\r\n"));
+    assert_eq!(verdict["cause"], "deadline");
+    // Where it cannot be held the client waits on for the one answer there can be. By another stream,
+    // for this one's mail does not overtake what is held.
+    stand.spool.fail_with(Some(SpoolError::Io("the disk is gone".into())));
+    let mut patient = stand.client("app").await;
+    patient.envelope(&stand.sender(), &["hang-2@example.com"]).await;
+    patient.data(&stand.message("X-Bulkhead-Stream: marketing\r\n")).await;
+    for _ in 0..2 {
+        stand.ses.hanging().await;
+    }
+    let tried = async {
+        while stand.spool.writes() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the write that fails", tried).await;
+    stand.spool.fail_with(None);
+    for _ in 0..2 {
+        stand.ses.release();
+    }
+    let reply = patient.reply().await;
+    assert!(reply.starts_with("250 2.0.0 Ok ses-"), "{reply}");
+    let line = journal().wait("message_dispatched", "message", id).await;
+    assert_eq!((&line["sent"], &line["attempts"]), (&1.into(), &1.into()), "{line}");
+    assert_eq!((stand.dispatch.outbox().backlog().messages, stand.ses.calls().len()), (0, 2));
+}
+
+/// A call that has no answer at the very end is cut off: the dispatcher ends, and the row says that
+/// the message was being sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_outlasts_everything_is_cut_off_and_stays_on_the_disk() {
+    let mut stand = Stand::with(Limits { drain_time: Duration::from_secs(2), ..limits() }).await;
+    let attempts = CancellationToken::new();
+    let dispatch = Arc::clone(&stand.dispatch).run(stand.drain.clone(), attempts.clone(), Duration::from_millis(50));
+    let running = tokio::spawn(dispatch);
+    let mut client = stand.client("app").await;
+    client.envelope(&stand.sender(), &["hang-1@example.com"]).await;
+    client.data(&stand.message("")).await;
+    stand.ses.hanging().await;
+    assert_eq!(stand.stop().await, 0);
+    assert!(client.reply().await.starts_with("250 2.0.0 queued as "));
+    attempts.cancel();
+    assert_eq!(soon("the dispatcher's end", running).await.unwrap(), 1);
+    let id = stand.verdicts()[0]["message"].as_str().unwrap().to_owned();
+    let (_, entry) = stand.dispatch.outbox().entry(MessageId::parse(&id).unwrap()).await.unwrap();
+    assert_eq!((entry.leased, entry.progress.marks().as_str()), (true, "."));
+    assert!(stand.spool.octets(MessageId::parse(&id).unwrap()).is_some());
+    for event in ["message_dispatched", "message_deferred"] {
+        assert!(journal().lines(event, "message", &id).is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outlasts_the_drain_and_cannot_be_held_is_abandoned_counted_and_has_its_verdict() {
     let mut stand = Stand::with(Limits { drain_time: Duration::from_millis(100), ..limits() }).await;
+    stand.spool.fail_with(Some(SpoolError::Io("the disk is gone".into())));
     let mut client = stand.client("app").await;
     client.envelope(&stand.sender(), &["hang-1@example.com"]).await;
     client.data(&stand.message("")).await;
@@ -1055,6 +1253,7 @@ async fn what_outlasts_the_drain_is_abandoned_counted_and_has_its_verdict() {
     assert_eq!(code(&client.reply().await), 421);
     let line = journal().wait("session_closed", "peer", &client.local.to_string()).await;
     assert_eq!(line["reason"], "ours");
+    assert_eq!(stand.dispatch.outbox().backlog().messages, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,16 +13,32 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bulkhead::adapters::ses;
+use bulkhead::mail::MessageId;
+use bulkhead::outbox::Bounds;
 use bulkhead::sandbox::fault::{Fault, Kind};
 use bulkhead::sandbox::inbox::Message;
 use bulkhead::smtp::Terms;
 use house::{House, Plan, SECRET_OF_ACME};
 use serde_json::Value;
-use support::{Client, code, journal};
+use support::{Client, bounds, code, is_verdict, journal};
 
 /// One tenant's name for each test: the journal is one for all of them.
 async fn house(name: &str) -> House {
-    House::build(Plan::named(name, &format!("{name}-b"))).await
+    House::build(plan(name)).await
+}
+
+fn plan(name: &str) -> Plan {
+    Plan::named(name, &format!("{name}-b")).without_waits()
+}
+
+/// The last of a tenant's messages, which is held: what the client heard, the verdict, and the end.
+async fn held(name: &str, reply: &str) -> (Value, Value) {
+    let verdict = verdicts(name).pop().unwrap();
+    assert_eq!(verdict["event"], "message_queued", "{verdict}");
+    let id = verdict["message"].as_str().unwrap();
+    assert_eq!(reply, format!("250 2.0.0 queued as {id}\r\n"));
+    let end = journal().wait("message_dispatched", "message", id).await;
+    (verdict, end)
 }
 
 fn from(name: &str) -> String {
@@ -36,7 +52,7 @@ async fn client(house: &House, name: &str) -> Client {
 /// The verdict lines of a tenant.
 fn verdicts(name: &str) -> Vec<Value> {
     let mut lines = journal().all("tenant", name);
-    lines.retain(|line| line["event"] == "message_relayed" || line["event"] == "message_refused");
+    lines.retain(is_verdict);
     lines
 }
 
@@ -192,77 +208,149 @@ async fn what_ses_refuses_for_one_recipient_leaves_the_others() {
     assert_eq!(lines[0]["recipients"], serde_json::json!(["dest.example"]));
     assert!(lines[0]["reason"].as_str().unwrap().contains("content"), "{lines:?}");
 
-    // In the middle something that may pass later: the client must send again, and the log says who
-    // will have it twice.
+    // In the middle something that may pass later: the message is held for those whom SES has not
+    // taken it for, and nobody gets it twice.
     let before = house.inbox.all().len();
     assert!(house.faults.script([Fault::once(Kind::Throttle).to("r2@dest.example")]));
     let (_, reply) = post(&mut client, &from(name), &to, message.as_bytes()).await;
-    assert!(reply.starts_with("451 4.3.2 "), "{reply}");
-    let sent = house.since(before).len();
+    let (verdict, end) = held(name, &reply).await;
+    assert_eq!((verdicts(name).len(), &verdict["cause"]), (2, &"throttled".into()));
+    let sent = verdict["sent"].as_u64().unwrap();
     assert!((1..5).contains(&sent), "{sent}");
-    let verdict = verdicts(name).pop().unwrap();
-    assert_eq!((verdicts(name).len(), &verdict["event"]), (2, &"message_refused".into()));
-    assert_eq!((&verdict["sent"], &verdict["code"]), (&sent.into(), &451.into()));
-    assert!(verdict["warning"].as_str().unwrap().contains("twice"), "{verdict}");
-    assert_eq!(verdict["ses_ids"].as_array().unwrap().len(), sent);
+    assert_eq!(verdict["ses_ids"].as_array().unwrap().len(), usize::try_from(sent).unwrap());
+    assert!(verdict["warning"].is_null(), "{verdict}");
+    assert_eq!((&end["sent"], &end["refused"], &end["attempts"]), (&5.into(), &0.into(), &1.into()), "{end}");
+    let got = house.since(before);
+    let mut served: Vec<String> = got.iter().flat_map(|one| one.destination.clone()).collect();
+    served.sort();
+    assert_eq!(served, to, "each once");
+    for one in &got {
+        assert_eq!(body_of(&one.raw), b"body\r\n");
+        assert_eq!(section_of(one), section_of(&got[0]), "whoever has it later has the same");
+        assert_eq!(one.configuration_set.as_deref(), Some("partial-transactional"));
+        assert_eq!(one.tags, got[0].tags);
+    }
     let lines = journal().lines("recipient_relayed", "message", verdict["message"].as_str().unwrap());
-    assert_eq!(lines.len(), sent, "each who has it is named");
+    let told: BTreeSet<&str> = lines.iter().map(|line| line["ses_id"].as_str().unwrap()).collect();
+    assert_eq!(told, got.iter().map(|one| one.id.as_str()).collect(), "each who has it is named");
+    assert_eq!((lines.len(), house.outbox.backlog().messages), (5, 0));
+
+    // Who is refused for good while the message is held is told of as well, and the others get it.
+    let before = house.inbox.all().len();
+    let faults = ["r0@dest.example", "r4@dest.example"].map(|to| Fault::once(Kind::Reject).to(to));
+    assert!(house.faults.script([Fault::once(Kind::Internal).to("r0@dest.example")].into_iter().chain(faults)));
+    let (_, reply) = post(&mut client, &from(name), &to, message.as_bytes()).await;
+    let (verdict, end) = held(name, &reply).await;
+    assert_eq!((&verdict["cause"], &verdict["sent"]), (&"service".into(), &Value::Null));
+    assert_eq!((&end["sent"], &end["refused"], &end["attempts"]), (&3.into(), &2.into(), &1.into()), "{end}");
+    let mut served: Vec<String> = house.since(before).iter().flat_map(|one| one.destination.clone()).collect();
+    served.sort();
+    assert_eq!(served, to[1..4]);
+    let lines = journal().lines("recipient_refused", "message", verdict["message"].as_str().unwrap());
+    assert_eq!(lines.len(), 2, "{lines:?}");
 }
 
-/// What goes wrong at SES, and what the client hears.
-const REPLIES: [(Kind, &str, &str); 21] = [
-    (Kind::Throttle, "451 4.3.2 ", "sending rate"),
-    (Kind::Quota, "451 4.3.2 ", "daily quota"),
-    (Kind::Paused, "451 4.3.2 ", "paused the account"),
-    (Kind::SetPaused, "451 4.7.1 ", "paused the configuration set"),
-    (Kind::Suspended, "451 4.3.2 ", "suspended the account"),
-    (Kind::Internal, "451 4.3.0 ", "fault of its own"),
-    (Kind::Unavailable, "451 4.3.0 ", "fault of its own"),
-    (Kind::ExpiredToken, "451 4.3.5 ", "cannot log in"),
-    (Kind::WrongCredentials, "451 4.3.5 ", "cannot log in"),
-    (Kind::AccessDenied, "451 4.3.5 ", "may not send"),
-    (Kind::MissingSet, "451 4.3.5 ", "configuration set"),
-    (Kind::MissingTenant, "451 4.3.5 ", "tenant is not there"),
-    (Kind::NotAssociated, "451 4.3.5 ", "are not this tenant's"),
-    (Kind::MailFrom, "451 4.3.5 ", "MX record"),
+/// What goes wrong at SES and may pass later: why it is held, and what a client hears that it cannot
+/// be held for either.
+const LATER: [(Kind, &str, &str); 18] = [
+    (Kind::Throttle, "throttled", "sending rate"),
+    (Kind::Quota, "daily_quota", "daily quota"),
+    (Kind::Paused, "account_paused", "paused the account"),
+    (Kind::SetPaused, "configuration_set_paused", "paused the configuration set"),
+    (Kind::Suspended, "account_suspended", "suspended the account"),
+    (Kind::Internal, "service", "fault of its own"),
+    (Kind::Unavailable, "service", "fault of its own"),
+    (Kind::ExpiredToken, "credentials", "cannot log in"),
+    (Kind::WrongCredentials, "credentials", "cannot log in"),
+    (Kind::AccessDenied, "access_denied", "may not send"),
+    (Kind::MissingSet, "configuration_set_missing", "configuration set"),
+    (Kind::MissingTenant, "ses_tenant_missing", "tenant is not there"),
+    (Kind::NotAssociated, "not_associated", "are not this tenant's"),
+    (Kind::MailFrom, "mail_from_domain", "MX record"),
+    (Kind::ResetConnect, "unknown", "may arrive twice"),
+    (Kind::ResetBody, "unknown", "may arrive twice"),
+    (Kind::Reset, "unknown", "may arrive twice"),
+    (Kind::ResetAfter, "unknown", "may arrive twice"),
+];
+
+/// What SES refuses for good, and what the client hears.
+const NEVER: [(Kind, &str, &str); 3] = [
     (Kind::Unverified, "550 5.7.1 ", "sender@example.com"),
     (Kind::BadRequest, "554 5.6.0 ", "Invalid MIME structure."),
     (Kind::Reject, "554 5.6.0 ", "rejected for its content"),
-    (Kind::ResetConnect, "451 4.4.2 ", "may arrive twice"),
-    (Kind::ResetBody, "451 4.4.2 ", "may arrive twice"),
-    (Kind::Reset, "451 4.4.2 ", "may arrive twice"),
-    (Kind::ResetAfter, "451 4.4.2 ", "may arrive twice"),
 ];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_answer_of_ses_has_its_reply_and_its_one_line() {
-    let name = "answers";
-    let house = house(name).await;
-    let mut client = client(&house, name).await;
+/// One message that meets `kind`; what its client hears, and its one verdict line.
+async fn meet(house: &House, client: &mut Client, name: &str, kind: Kind) -> (String, Value) {
     let message = format!("From: {}\r\n\r\nbody\r\n", from(name));
-    for (kind, expected, words) in REPLIES {
-        let before = verdicts(name).len();
-        assert!(house.faults.script([Fault::once(kind)]));
-        let reply = client.send(&from(name), &["joe@dest.example"], &message).await;
-        assert!(reply.starts_with(expected) && reply.contains(words), "{kind:?}: {reply}");
-        assert!(house.faults.waiting().is_empty(), "{kind:?} did not strike");
-        let lines = verdicts(name).split_off(before);
-        assert_eq!(lines.len(), 1, "{kind:?}: {lines:?}");
-        assert_eq!((&lines[0]["event"], &lines[0]["code"]), (&"message_refused".into(), &code(&reply).into()));
-        let enhanced = expected.split(' ').nth(1).unwrap();
-        assert_eq!(lines[0]["enhanced"], enhanced, "{kind:?}");
-        assert!(!lines[0]["reason"].as_str().unwrap().is_empty(), "{kind:?}");
-        // The relay's own secrets stay in the log.
-        assert!(!reply.contains("arn:"), "{kind:?}: {reply}");
-    }
-    assert_eq!(house.inbox.received(), 1, "reset_after has its message");
+    let before = verdicts(name).len();
+    assert!(house.faults.script([Fault::once(kind)]));
     let reply = client.send(&from(name), &["joe@dest.example"], &message).await;
-    assert!(reply.starts_with("250 2.0.0 Ok "), "all is well again: {reply}");
-    assert_eq!(house.inbox.received(), 2);
+    assert!(house.faults.waiting().is_empty(), "{kind:?} did not strike");
+    let mut lines = verdicts(name).split_off(before);
+    assert_eq!(lines.len(), 1, "{kind:?}: {lines:?}");
+    assert!(!lines[0]["reason"].as_str().unwrap().is_empty(), "{kind:?}");
+    // The relay's own secrets stay in the log.
+    assert!(!reply.contains("arn:"), "{kind:?}: {reply}");
+    (reply, lines.remove(0))
+}
+
+fn assert_refused(kind: Kind, (reply, line): &(String, Value), expected: &str, words: &str) {
+    assert!(reply.starts_with(expected) && reply.contains(words), "{kind:?}: {reply}");
+    assert_eq!((&line["event"], &line["code"]), (&"message_refused".into(), &code(reply).into()));
+    assert_eq!(line["enhanced"], expected.split(' ').nth(1).unwrap(), "{kind:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_is_not_there_is_a_451() {
+async fn every_answer_of_ses_that_may_pass_later_holds_the_message_and_it_passes_later() {
+    let name = "answers";
+    let house = house(name).await;
+    let mut client = client(&house, name).await;
+    let mut received = 0;
+    for (kind, cause, _) in LATER {
+        let (reply, line) = meet(&house, &mut client, name, kind).await;
+        let (verdict, end) = held(name, &reply).await;
+        assert_eq!((&verdict, &verdict["cause"]), (&line, &cause.into()), "{kind:?}");
+        let unknown = u64::from(cause == "unknown");
+        assert_eq!((&end["sent"], &end["unknown"]), (&1.into(), &unknown.into()), "{kind:?}: {end}");
+        assert_eq!(end["attempts"], 1, "{kind:?}: {end}");
+        // Nobody can know that SES has it where the answer was lost: it is there twice.
+        received += if kind == Kind::ResetAfter { 2 } else { 1 };
+        assert_eq!(house.inbox.received(), received, "{kind:?}");
+        assert_eq!(house.outbox.backlog().messages, 0, "{kind:?}");
+    }
+    assert_eq!(journal().lines("outcome_unknown", "tenant", name).len(), 4);
+    for (kind, expected, words) in NEVER {
+        assert_refused(kind, &meet(&house, &mut client, name, kind).await, expected, words);
+    }
+    let message = format!("From: {}\r\n\r\nbody\r\n", from(name));
+    let reply = client.send(&from(name), &["joe@dest.example"], &message).await;
+    assert!(reply.starts_with("250 2.0.0 Ok "), "all is well again: {reply}");
+    assert_eq!(house.inbox.received(), received + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_of_ses_has_its_words_where_nothing_can_be_held() {
+    let name = "full";
+    let house = House::build(Plan { bounds: Bounds { messages: 0, ..bounds() }, ..plan(name) }).await;
+    let mut client = client(&house, name).await;
+    for (kind, _, words) in LATER {
+        let told = meet(&house, &mut client, name, kind).await;
+        assert_refused(kind, &told, "452 4.3.1 ", words);
+        assert!(told.0.contains("(outbox.messages); try again later"), "{kind:?}: {}", told.0);
+    }
+    for (kind, expected, words) in NEVER {
+        assert_refused(kind, &meet(&house, &mut client, name, kind).await, expected, words);
+    }
+    assert_eq!(house.inbox.received(), 1, "reset_after has its message");
+    let message = format!("From: {}\r\n\r\nbody\r\n", from(name));
+    let reply = client.send(&from(name), &["joe@dest.example"], &message).await;
+    assert!(reply.starts_with("250 2.0.0 Ok "), "all is well again: {reply}");
+    assert_eq!((house.inbox.received(), house.outbox.backlog().messages), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_for_an_endpoint_that_is_not_there_is_held() {
     let name = "unplugged";
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mailer = ses::Options { endpoint_url: Some(format!("http://{free}")), ..ses::Options::default() };
@@ -270,21 +358,26 @@ async fn an_endpoint_that_is_not_there_is_a_451() {
     let mut client = client(&house, name).await;
     let message = format!("From: {}\r\n\r\nbody\r\n", from(name));
     let reply = client.send(&from(name), &["joe@dest.example", "ann@dest.example"], &message).await;
-    assert!(reply.starts_with("451 4.3.0 ") && reply.contains("cannot be reached"), "{reply}");
-    assert_eq!(verdicts(name).len(), 1);
+    assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
+    let all = verdicts(name);
+    assert_eq!((all.len(), &all[0]["cause"], &all[0]["sent"]), (1, &"network".into(), &Value::Null));
+    let id = MessageId::parse(all[0]["message"].as_str().unwrap()).unwrap();
+    let (_, entry) = house.outbox.entry(id).await.unwrap();
+    assert_eq!((entry.progress.marks().as_str(), entry.unknown), ("..", 0), "nothing was sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_does_not_come_is_an_unknown_outcome() {
     let name = "silent";
     let mailer = ses::Options { call_time: Duration::from_millis(300), ..ses::Options::default() };
-    let house = House::build(Plan { mailer, ..Plan::named(name, "silent-b") }).await;
+    let house = House::build(Plan { mailer, ..plan(name) }).await;
     let mut client = client(&house, name).await;
     assert!(house.faults.script([Fault::once(Kind::Hang)]));
     let message = format!("From: {}\r\n\r\nbody\r\n", from(name));
     let reply = client.send(&from(name), &["joe@dest.example"], &message).await;
-    assert!(reply.starts_with("451 4.4.2 "), "{reply}");
-    assert_eq!(verdicts(name).len(), 1);
+    let (verdict, end) = held(name, &reply).await;
+    assert_eq!((verdicts(name).len(), &verdict["cause"]), (1, &"unknown".into()));
+    assert_eq!((&end["unknown"], house.inbox.received()), (&1.into(), 1), "{end}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

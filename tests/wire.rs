@@ -29,14 +29,16 @@ use arc_swap::ArcSwap;
 use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::tls::{CaPem, Certificates, self_signed};
 use bulkhead::mail::{Domain, Mailbox, TenantId};
+use bulkhead::outbox::memory::MemorySpool;
 use bulkhead::policy::tenant::{SenderPattern, Suppression, SuppressionReason};
 use bulkhead::relay::{Listener, Means, Options, Relay, Tls};
-use bulkhead::store::directory::Directory;
+use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::memory::MemoryStore;
-use bulkhead::store::suppressions;
-use bulkhead::store::tally::Tally;
+use bulkhead::store::{Store, suppressions};
 use dialogue::{Act, Cut, Dialogue, Message, malformed, play};
-use support::{Client, Script, clients_of, credential, hash, journal, limits, long_ago, soon, tenant};
+use support::{
+    Client, Script, clients_of, credential, dispatcher, hash, is_verdict, journal, limits, long_ago, soon, tenant,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -161,7 +163,7 @@ impl World {
         acme.senders.push(SenderPattern::Domain(Domain::parse("b.c").unwrap()));
         let app = credential("acme", "app", None, vec![hash(dialogue::PASSWORD)]);
         assert_eq!(app.username.as_str(), dialogue::USERNAME);
-        let store = Arc::new(MemoryStore::default());
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
         let bounced = Mailbox::parse(b"suppressed@dest.example").unwrap();
         let entry = Suppression {
             reason: SuppressionReason::Bounce,
@@ -172,15 +174,16 @@ impl World {
         };
         suppressions::add(&*store, &TenantId::parse("acme").unwrap(), &bounced, &entry).await.unwrap();
         let ses = Arc::new(Script::default());
+        let directory: Current = Arc::new(ArcSwap::from_pointee(Directory::new([acme], [app])));
+        let dispatch = dispatcher(Arc::clone(&ses), Arc::clone(&store), MemorySpool::new(), &directory).await;
         let means = Means {
             store,
             store_available: Arc::new(|| true),
-            directory: Arc::new(ArcSwap::from_pointee(Directory::new([acme], [app]))),
-            mailer: Arc::clone(&ses) as _,
+            directory,
+            dispatch,
             acceptor: Some(Arc::new(certificates)),
             clock: Arc::new(MachineClock),
             random: Arc::new(MachineRandom),
-            tally: Arc::new(Tally::default()),
         };
         let tls = match dialogue.listener.as_str() {
             "starttls" => Tls::Starttls,
@@ -433,7 +436,7 @@ impl<'a> Stage<'a> {
             return Err(format!("no reply: {wrong}"));
         }
         let mut verdicts = journal().all("peer", &self.peer);
-        verdicts.retain(|line| line["event"] == "message_relayed" || line["event"] == "message_refused");
+        verdicts.retain(is_verdict);
         if verdicts.len() != self.messages.len() + self.unkept {
             return Err(format!("{} messages and {verdicts:?}", self.messages.len() + self.unkept));
         }

@@ -126,6 +126,12 @@ impl SledStore {
         })
     }
 
+    /// Moves the files of a store that cannot be opened into the new folder `to` in `dir`, so that
+    /// [`open`](Self::open) makes a new one. Nobody may have the folder.
+    pub fn move_aside(dir: &Path, to: &str) -> Result<PathBuf, OpenError> {
+        folder::move_aside(dir, to)
+    }
+
     /// Commits what is queued, stops the writer and lets the folder go, within [`CLOSING`]. Reads
     /// and commits that come later are `Unavailable`.
     pub fn close(&self) {

@@ -18,11 +18,15 @@ use tokio::sync::Mutex;
 
 use super::error::CommandError;
 use super::health::Health;
-use super::view::{CredentialView, Issued, Revoked, Status, SuppressionView, TenantRow, TenantView, Unsuppressed};
-use super::{credentials, suppressions, tenants};
+use super::view::{
+    CredentialView, Discarded, HeldPage, HeldView, Issued, Retried, Revoked, Status, SuppressionView, TenantRow,
+    TenantView, Unsuppressed, Verified,
+};
+use super::{credentials, outbox, suppressions, tenants, verify};
 use crate::ingest::Applier;
 use crate::journal;
-use crate::mail::{Mailbox, StreamId, TenantId, Username};
+use crate::mail::{Mailbox, MessageId, StreamId, TenantId, Username};
+use crate::outbox::{Cause, Outbox, Spool};
 use crate::policy::tenant::{Limits, SuppressionReason};
 use crate::secret::Random;
 use crate::store::Store;
@@ -190,6 +194,64 @@ pub enum Request {
         /// The events with the numbers of their lines.
         lines: Vec<ArchivedNotice>,
     },
+    /// Held messages in the order they were accepted.
+    OutboxList {
+        /// Only this tenant's.
+        tenant: Option<TenantId>,
+        /// Only those of streams of this name.
+        stream: Option<StreamId>,
+        /// Only those that wait for this.
+        cause: Option<Cause>,
+        /// Only those after this one.
+        after: Option<MessageId>,
+    },
+    /// A held message in full, but for its octets.
+    OutboxShow {
+        /// Which.
+        message: MessageId,
+    },
+    /// Makes held messages ready at once, up to [`PAGE`] of them.
+    OutboxRetry {
+        /// Which.
+        selection: Selection,
+        /// Only those after this one, of a selection that names none.
+        after: Option<MessageId>,
+        /// Only those that were accepted by then, so that who goes on page by page comes to an end.
+        until: Option<Timestamp>,
+    },
+    /// Gives held messages up, up to [`PAGE`] of them.
+    OutboxDiscard {
+        /// Which.
+        selection: Selection,
+        /// Only those after this one, of a selection that names none.
+        after: Option<MessageId>,
+        /// Only those that were accepted by then.
+        until: Option<Timestamp>,
+        /// Why.
+        reason: String,
+    },
+    /// Checks a page of the store and of the outbox's files.
+    StoreVerify {
+        /// Where the page before ended.
+        after: Option<String>,
+    },
+}
+
+/// Which held messages are meant.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// These, at most [`CHUNK`]. Where one of them is not held, or is being sent, nothing is done.
+    Messages(Vec<MessageId>),
+    /// A tenant's.
+    Of {
+        /// Whose.
+        tenant: TenantId,
+        /// Only this stream's.
+        stream: Option<StreamId>,
+    },
+    /// All there are.
+    All,
 }
 
 /// A declaration on the control socket: each tenant with the credentials it is given.
@@ -266,6 +328,16 @@ pub enum Response {
         /// Lines that the store did not take.
         deferred: Vec<usize>,
     },
+    /// To `OutboxList`.
+    Held(HeldPage),
+    /// To `OutboxShow`.
+    HeldMessage(Box<HeldView>),
+    /// To `OutboxRetry`.
+    Retried(Retried),
+    /// To `OutboxDiscard`.
+    Discarded(Discarded),
+    /// To `StoreVerify`.
+    Verified(Verified),
 }
 
 /// Where commands are carried out.
@@ -282,6 +354,10 @@ pub struct Desk {
     pub applier: Applier,
     /// The process, if it is a relay.
     pub health: Option<Arc<Health>>,
+    /// What is held, if this process works with it.
+    pub outbox: Option<Arc<Outbox>>,
+    /// The outbox's files and the node they are of, for a desk that only checks them.
+    pub files: Option<(Arc<dyn Spool>, String)>,
     /// One change at a time.
     changing: Mutex<()>,
 }
@@ -297,7 +373,20 @@ impl Desk {
         health: Option<Arc<Health>>,
     ) -> Self {
         tell_of_damage(&[], directory.load().faults());
-        Self { store, directory, clock, random, applier, health, changing: Mutex::new(()) }
+        Self { store, directory, clock, random, applier, health, outbox: None, files: None, changing: Mutex::new(()) }
+    }
+
+    /// The same with an outbox that is open.
+    pub fn with_outbox(mut self, outbox: Arc<Outbox>) -> Self {
+        self.outbox = Some(outbox);
+        self
+    }
+
+    /// The same for a check of `node`'s outbox that nobody has open. To open it is to bring rows and
+    /// files together, and what was to be found would be gone.
+    pub fn with_files(mut self, spool: Arc<dyn Spool>, node: String) -> Self {
+        self.files = Some((spool, node));
+        self
     }
 
     /// Reads all tenants and credentials anew and puts them in force.
@@ -377,6 +466,15 @@ pub async fn perform(desk: &Desk, request: Request, actor: &str) -> Result<Respo
             tenants::apply(desk, &declared, &source, dry_run, prune, actor).await
         }
         Request::EventsReplay { source, lines } => events_replay(desk, &source, lines, actor).await,
+        Request::OutboxList { tenant, stream, cause, after } => {
+            outbox::list(desk, outbox::Filter { tenant, stream, cause }, after).await
+        }
+        Request::OutboxShow { message } => outbox::show(desk, message).await,
+        Request::OutboxRetry { selection, after, until } => outbox::retry(desk, selection, after, until, actor).await,
+        Request::OutboxDiscard { selection, after, until, reason } => {
+            outbox::discard(desk, selection, (after, until), &reason, actor).await
+        }
+        Request::StoreVerify { after } => verify::page(desk, after.as_deref()).await,
     }
 }
 
@@ -389,7 +487,10 @@ impl Request {
             | Self::TenantShow { .. }
             | Self::CredentialList { .. }
             | Self::SuppressionList { .. }
-            | Self::SuppressionShow { .. } => false,
+            | Self::SuppressionShow { .. }
+            | Self::OutboxList { .. }
+            | Self::OutboxShow { .. }
+            | Self::StoreVerify { .. } => false,
             Self::TenantPause { .. }
             | Self::TenantResume { .. }
             | Self::TenantLimits { .. }
@@ -400,7 +501,9 @@ impl Request {
             | Self::SuppressionRemove { .. }
             | Self::SuppressionImport { .. }
             | Self::Apply { .. }
-            | Self::EventsReplay { .. } => true,
+            | Self::EventsReplay { .. }
+            | Self::OutboxRetry { .. }
+            | Self::OutboxDiscard { .. } => true,
         }
     }
 }

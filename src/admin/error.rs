@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::outbox::OutboxError;
+use crate::outbox::recover::RecoverError;
 use crate::store::{CommitError, ReadError};
 
 /// Why a command was not carried out. Nothing was changed, unless the words say so.
@@ -104,6 +106,37 @@ pub enum CommandError {
         /// How many are taken.
         most: usize,
     },
+    /// This relay holds no messages.
+    #[error("there is no outbox here: this relay was started without one")]
+    NoOutbox,
+    /// No such message is held.
+    #[error(
+        "no message {message} is held: it has been sent, has expired or was discarded; the log's lines of this message say which"
+    )]
+    NotHeld {
+        /// Which.
+        message: String,
+    },
+    /// It is being sent.
+    #[error("message {message} is being sent at this moment; try again in a moment{}", nothing_done(*many))]
+    BeingSent {
+        /// Which.
+        message: String,
+        /// Whether it was one of several, with none of which anything was done.
+        many: bool,
+    },
+    /// No message was selected.
+    #[error("say which messages: their ids, --tenant with or without --stream, or --all")]
+    NothingSelected,
+    /// The outbox's files cannot be read.
+    #[error("the outbox's files: {words}; see that the disk works and that the outbox folder can be read")]
+    OutboxFiles {
+        /// Why.
+        words: String,
+    },
+    /// The place to go on from is none.
+    #[error("the place to go on from is none that a check gave; begin anew")]
+    NoPlace,
     /// Somebody else changed the same thing at the same time.
     #[error("{key} was changed by somebody else at the same time; look again and give the command again")]
     Conflict {
@@ -161,6 +194,32 @@ impl From<ReadError> for CommandError {
         match error {
             ReadError::Unavailable(words) => Self::StoreUnavailable { words },
             error @ ReadError::Corrupt(..) => Self::Damaged { words: error.to_string() },
+        }
+    }
+}
+
+fn nothing_done(many: bool) -> &'static str {
+    if many { "; nothing was done with the others either" } else { "" }
+}
+
+impl From<OutboxError> for CommandError {
+    fn from(error: OutboxError) -> Self {
+        match error {
+            OutboxError::NotHeld(id) => Self::NotHeld { message: id.to_string() },
+            OutboxError::Active(id) => Self::BeingSent { message: id.to_string(), many: false },
+            OutboxError::Read(error) => error.into(),
+            OutboxError::Commit(error) => error.into(),
+            OutboxError::Spool(error) => Self::OutboxFiles { words: error.to_string() },
+        }
+    }
+}
+
+impl From<RecoverError> for CommandError {
+    fn from(error: RecoverError) -> Self {
+        match error {
+            RecoverError::Read(error) => error.into(),
+            RecoverError::Commit(error) => error.into(),
+            RecoverError::Spool(error) => Self::OutboxFiles { words: error.to_string() },
         }
     }
 }

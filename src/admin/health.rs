@@ -171,6 +171,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("bulkhead_logins_total", "AUTH by outcome"),
     ("bulkhead_replies_total", "SMTP replies by code"),
     ("bulkhead_messages_total", "Messages whose data came in whole, by outcome"),
+    ("bulkhead_messages_discarded_total", "Held messages that an operator gave up"),
     ("bulkhead_recipients_relayed_total", "Recipients SES took a message for"),
     ("bulkhead_recipients_refused_total", "Recipients SES refused for good while it took the message for others"),
     ("bulkhead_recipients_doubled_total", "Recipients that a client's next try reaches twice"),

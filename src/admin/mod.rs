@@ -11,8 +11,10 @@ mod credentials;
 pub mod error;
 pub mod health;
 pub mod listfile;
+mod outbox;
 mod suppressions;
 mod tenants;
+mod verify;
 pub mod view;
 
 pub use command::{Desk, Request, Response, perform};

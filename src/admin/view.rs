@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mail::{StreamId, TenantId, Username};
+use crate::mail::{MessageId, StreamId, TenantId, Username};
+use crate::outbox::{Entry, Manifest, Mark, Progress, Slot, Wait};
 use crate::policy::tenant::{
     FanOut, Handoff, Limits, Pause, PausedReply, Stream, StreamKind, Suppression, SuppressionReason, Tenant, Warmup,
 };
@@ -241,6 +242,181 @@ pub struct Unsuppressed {
     pub stays: Option<SuppressionView>,
 }
 
+/// A held message in a list.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldRow {
+    /// Our id.
+    pub message: MessageId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Of which stream; none: a report of the relay's own about the tenant's mail.
+    pub stream: Option<StreamId>,
+    /// The reverse-path.
+    pub from: String,
+    /// The first recipient.
+    pub to: String,
+    /// How many recipients, by what became of them.
+    pub recipients: RecipientCounts,
+    /// Octets of the message.
+    pub bytes: u64,
+    /// When its data had come in.
+    pub created: String,
+    /// When it is given up.
+    pub expires: String,
+    /// Attempts begun, the one before it was held not counted.
+    pub attempts: u32,
+    /// Calls to SES whose outcome never came to be known.
+    pub unknown: u32,
+    /// The word of what it waits for.
+    pub cause: String,
+    /// SES's words.
+    pub words: String,
+    /// How it stands.
+    pub state: HeldState,
+    /// When its turn may come again, where that is later.
+    pub next: Option<String>,
+    /// Why nothing but its place is known: its row cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// Recipients by what became of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RecipientCounts {
+    /// In all.
+    pub all: usize,
+    /// Nothing final yet.
+    pub open: usize,
+    /// SES took the message for them.
+    pub taken: usize,
+    /// It will never be sent to them.
+    pub refused: usize,
+}
+
+/// How a held message stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldState {
+    /// It waits for its turn.
+    Ready,
+    /// It waits for a moment.
+    Waiting,
+    /// It is being sent.
+    Sending,
+    /// It waits for what the operator must mend; it is tried now and then.
+    Held,
+}
+
+/// A page of held messages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldPage {
+    /// The messages.
+    pub rows: Vec<HeldRow>,
+    /// What to go on after, if there may be more.
+    pub next: Option<MessageId>,
+}
+
+/// A held message in full, but for its octets.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldView {
+    /// What its row says.
+    #[serde(flatten)]
+    pub row: HeldRow,
+    /// The connection it came by.
+    pub session: Option<String>,
+    /// Who sent it.
+    pub credential: Option<Username>,
+    /// The tags it leaves with.
+    pub tags: Vec<TagView>,
+    /// Its recipients, the first [`PAGE`](super::command::PAGE).
+    pub addresses: Vec<AddressView>,
+    /// Why its body file is of no use, and session, credential, tags and recipients are not known.
+    pub body_fault: Option<String>,
+}
+
+/// A tag of a message.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TagView {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// A recipient of a held message.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AddressView {
+    /// The forward-path.
+    pub address: String,
+    /// `open`, `taken` or `refused`.
+    pub mark: String,
+}
+
+/// Held messages that were made ready.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Retried {
+    /// How many.
+    pub retried: usize,
+    /// Those with which nothing was done.
+    pub left_alone: Vec<LeftAlone>,
+    /// What to go on after, if there may be more.
+    pub next: Option<MessageId>,
+}
+
+/// Held messages that were given up.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Discarded {
+    /// How many.
+    pub discarded: usize,
+    /// Those with which nothing was done.
+    pub left_alone: Vec<LeftAlone>,
+    /// What to go on after, if there may be more.
+    pub next: Option<MessageId>,
+}
+
+/// A held message with which nothing was done.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LeftAlone {
+    /// Which.
+    pub message: MessageId,
+    /// Why.
+    pub why: String,
+}
+
+/// What a page of a check found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Verified {
+    /// Records read.
+    pub records: usize,
+    /// Rows of held messages whose file was read.
+    pub messages: usize,
+    /// Octets of their messages.
+    pub bytes: u64,
+    /// Body files; on the last page alone.
+    pub files: usize,
+    /// Whether the outbox's files were read at all.
+    pub outbox: bool,
+    /// How many faults there are.
+    pub faults_in_all: usize,
+    /// The faults; those of a page are bounded.
+    pub faults: Vec<FaultView>,
+    /// What to go on after, if there is more.
+    pub next: Option<String>,
+}
+
+/// Something that is wrong in the store or the outbox.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FaultView {
+    /// `record`, `row`, `missing`, `body`, `mismatch` or `stray`.
+    pub kind: String,
+    /// The record's key, or the message's id.
+    pub name: String,
+    /// What is wrong.
+    pub fault: String,
+    /// What to do.
+    pub cure: String,
+}
+
 impl std::fmt::Debug for ShownOnce {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ShownOnce(…)")
@@ -351,5 +527,94 @@ impl SuppressionView {
             actor: entry.actor.clone(),
             stands: entry.stands(now),
         }
+    }
+}
+
+impl RecipientCounts {
+    fn of(progress: &Progress) -> Self {
+        Self {
+            all: progress.recipients(),
+            open: progress.count(Mark::Open),
+            taken: progress.count(Mark::Taken),
+            refused: progress.count(Mark::Refused),
+        }
+    }
+}
+
+impl HeldRow {
+    /// A held message as it is at `now`.
+    pub fn of(message: MessageId, slot: &Slot, entry: &Entry, now: Timestamp) -> Self {
+        Self {
+            from: entry.from.clone(),
+            to: entry.to.clone(),
+            recipients: RecipientCounts::of(&entry.progress),
+            created: entry.created.rfc3339(),
+            attempts: entry.attempts,
+            unknown: entry.unknown,
+            words: entry.words.clone(),
+            fault: None,
+            ..Self::unread(message, slot, String::new(), now)
+        }
+    }
+
+    /// One whose row cannot be read: what the schedule knows of it.
+    pub fn unread(message: MessageId, slot: &Slot, fault: String, now: Timestamp) -> Self {
+        let open = usize::try_from(slot.recipients).unwrap_or(usize::MAX);
+        let (state, next) = match slot.wait {
+            Wait::Active => (HeldState::Sending, None),
+            Wait::Until(at) if at > now && slot.cause.is_operators() => (HeldState::Held, Some(at)),
+            Wait::Until(at) if at > now => (HeldState::Waiting, Some(at)),
+            Wait::Ready | Wait::Until(_) => (HeldState::Ready, None),
+        };
+        Self {
+            message,
+            tenant: slot.lane.tenant.clone(),
+            stream: slot.lane.stream.clone(),
+            from: String::new(),
+            to: String::new(),
+            recipients: RecipientCounts { all: open, open, ..RecipientCounts::default() },
+            bytes: slot.bytes,
+            created: message.made().rfc3339(),
+            expires: slot.expires.rfc3339(),
+            attempts: 0,
+            unknown: 0,
+            cause: slot.cause.word().into(),
+            words: String::new(),
+            state,
+            next: next.map(Timestamp::rfc3339),
+            fault: Some(fault),
+        }
+    }
+}
+
+impl HeldView {
+    /// A held message with what its body file says beside its octets.
+    pub fn of(mut row: HeldRow, manifest: &Manifest, progress: &Progress, most: usize) -> Self {
+        row.from = manifest.reverse_path.to_string();
+        let address = |(at, mailbox): (usize, &crate::mail::Mailbox)| AddressView {
+            address: mailbox.to_string(),
+            mark: match progress.of(at) {
+                Mark::Open => "open".into(),
+                Mark::Taken => "taken".into(),
+                Mark::Refused => "refused".into(),
+            },
+        };
+        Self {
+            row,
+            session: Some(manifest.session.to_string()),
+            credential: Some(manifest.credential.clone()),
+            tags: manifest
+                .tags
+                .iter()
+                .map(|(name, value)| TagView { name: name.clone(), value: value.clone() })
+                .collect(),
+            addresses: manifest.recipients.iter().enumerate().take(most).map(address).collect(),
+            body_fault: None,
+        }
+    }
+
+    /// One whose body file cannot be read.
+    pub fn without_body(row: HeldRow, fault: String) -> Self {
+        Self { row, session: None, credential: None, tags: Vec::new(), addresses: Vec::new(), body_fault: Some(fault) }
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! Promises: exit 0 when it was done, 1 when it failed, 64 when it was typed wrongly, 78 when the
 //! settings or the tenants file are wrong. Answers on standard output, remarks and errors on
-//! standard error, no colours. Commands on tenants, credentials and suppressions go to the relay
-//! that runs with the data folder, else to the store itself.
+//! standard error, no colours. Commands on tenants, credentials, suppressions and held messages go to
+//! the relay that runs with the data folder, else to the store itself.
 
 mod check;
 mod credential;
 mod demo;
 mod door;
 mod events;
+mod outbox;
 mod output;
 mod send_test;
 mod serve;
+mod store;
 mod suppression;
 mod tenant;
 mod value;
@@ -75,6 +77,12 @@ enum Command {
     /// Look at and change tenants' suppression lists
     #[command(subcommand)]
     Suppression(suppression::Suppression),
+    /// Look at held messages, try them now, give them up
+    #[command(subcommand)]
+    Outbox(outbox::Outbox),
+    /// Check the store and the outbox's files, and make the outbox's rows anew
+    #[command(subcommand)]
+    Store(store::Store),
     /// Send one message through the running relay, by SMTP
     SendTest(send_test::SendTest),
     /// Work with archived SES events
@@ -143,6 +151,8 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Tenant(tenant) => tenant.run(context),
         Command::Credential(credential) => credential.run(context),
         Command::Suppression(suppression) => suppression.run(context),
+        Command::Outbox(outbox) => outbox.run(context),
+        Command::Store(store) => store.run(context),
         Command::SendTest(send_test) => send_test.run(context),
         Command::Events(events) => events.run(context),
         Command::Status => serve::status(context),

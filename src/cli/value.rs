@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::builder::PossibleValue;
 
-use crate::mail::Mailbox;
+use crate::mail::{Mailbox, MessageId};
+use crate::outbox::Cause;
 use crate::policy::tenant::SuppressionReason;
 use crate::time::{Clock as _, Timestamp};
 
@@ -28,6 +29,19 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
 /// `name@domain`.
 pub(super) fn mailbox(text: &str) -> Result<Mailbox, String> {
     Mailbox::parse(text.trim().as_bytes()).map_err(|error| error.to_string())
+}
+
+/// The id of a message: its 26 characters, in any case.
+pub(super) fn message(text: &str) -> Result<MessageId, String> {
+    MessageId::parse(text.trim()).ok_or_else(|| "is no message's id, which has 26 characters".into())
+}
+
+/// Why a message waits, by its word.
+pub(super) fn cause(text: &str) -> Result<Cause, String> {
+    Cause::parse(text.trim()).ok_or_else(|| {
+        let words: Vec<&str> = Cause::ALL.into_iter().map(Cause::word).collect();
+        format!("is no cause; there are {}", words.join(", "))
+    })
 }
 
 /// A rate from 0 to 1; `5%` is 0.05.

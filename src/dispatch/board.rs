@@ -81,6 +81,12 @@ pub struct Board {
     starved: Option<StreamKind>,
 }
 
+impl Hold {
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
 impl Board {
     /// Nothing is known yet. `calls_per_lane`: calls of one lane's held messages at once.
     pub fn new(rate: Option<f64>, calls_per_lane: usize) -> Self {
@@ -122,23 +128,47 @@ impl Board {
         self.pace.take(recipients, now).map_err(|_| Cause::Rate)
     }
 
+    /// Whether mail that has just come in and that cannot be held may go to SES after all, and whether
+    /// it goes as a probe: while nothing can be held no held mail finds out that SES answers again.
+    pub fn last_resort(
+        &mut self,
+        lane: &Lane,
+        kind: StreamKind,
+        recipients: u32,
+        waiting: LaneState,
+        now: Instant,
+    ) -> Option<bool> {
+        let must_wait = self.holds.contains_key(lane) || waiting.ready + waiting.active > 0;
+        if must_wait || self.starved.is_some_and(|urgent| urgent <= kind) || self.pace.peek(now).is_err() {
+            return None;
+        }
+        let is_probe = match self.breakers.permit(lane, now) {
+            Permit::Go => false,
+            Permit::Probe => true,
+            Permit::Wait { .. } => return None,
+        };
+        let _ = self.pace.take(recipients, now);
+        Some(is_probe)
+    }
+
     /// Says anew whether a lane is among those whose turn may come.
     pub fn refresh(&mut self, lane: &Lane, state: LaneState, standing: &Standing, now: Timestamp) {
         self.parked.remove(lane);
         if state == LaneState::default() {
             self.standing.remove(lane);
         }
-        let held = self.holds.get(lane).filter(|hold| hold.until.is_none_or(|until| now < until));
-        match (held, standing) {
-            (Some(_), _) => self.turns.unready(lane),
-            (None, Standing::Held { reason, .. }) => {
+        if self.holds.get(lane).is_some_and(|hold| hold.is_over(now)) {
+            self.holds.remove(lane);
+        }
+        match (self.holds.contains_key(lane), standing) {
+            (true, _) => self.turns.unready(lane),
+            (false, Standing::Held { reason, .. }) => {
                 if state != LaneState::default() {
                     self.standing.insert(lane.clone(), reason.clone());
                 }
                 self.turns.unready(lane);
             }
-            (None, Standing::Granted { kind, weight }) => {
-                self.holds.remove(lane);
+            (false, Standing::Granted { kind, weight }) => {
                 self.standing.remove(lane);
                 let flying = self.flights.get(lane).copied().unwrap_or_default();
                 if state.ready > 0 && flying < self.calls_per_lane {
@@ -266,8 +296,7 @@ impl Board {
 
     /// Holds whose time is over.
     pub fn holds_over(&self, now: Timestamp) -> Vec<Lane> {
-        let over = |hold: &Hold| hold.until.is_some_and(|until| until <= now);
-        self.holds.iter().filter(|(_, hold)| over(hold)).map(|(lane, _)| lane.clone()).collect()
+        self.holds.iter().filter(|(_, hold)| hold.is_over(now)).map(|(lane, _)| lane.clone()).collect()
     }
 
     /// The next moment at which a hold is over.

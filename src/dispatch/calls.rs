@@ -17,7 +17,7 @@ use super::alarm::words;
 use super::join::go_on_after;
 use super::parcel::{Answered, Parcel};
 use crate::journal;
-use crate::outbox::{Cause, Lane};
+use crate::outbox::Cause;
 use crate::upstream::{Call, Outcome, Retry, classify};
 
 impl Dispatch {
@@ -83,13 +83,13 @@ impl Dispatch {
         let outcome = self.means.mailer.send(call).await;
         parcel.under_way.end();
         drop(room);
-        self.observe(&parcel.lane(), recipients.len(), &outcome, begun);
+        self.observe(parcel, recipients.len(), &outcome, begun);
         outcome
     }
 
     /// Notes an outcome wherever it counts. The mailer has counted its call.
-    fn observe(&self, lane: &Lane, recipients: usize, outcome: &Outcome, begun: std::time::Instant) {
-        let means = &self.means;
+    fn observe(&self, parcel: &Parcel, recipients: usize, outcome: &Outcome, begun: std::time::Instant) {
+        let (means, lane) = (&self.means, &parcel.lane());
         let now = means.clock.instant();
         if let Some(cure) = classify::cure(outcome) {
             self.alarms.consider(lane, outcome, cure, now);
@@ -100,7 +100,7 @@ impl Dispatch {
         }
         let failure = Cause::of(outcome);
         if failure == Some(Cause::Unknown) {
-            journal::outcome_unknown(&lane.tenant, lane.stream.as_ref(), recipients, words(outcome));
+            journal::outcome_unknown(&parcel.manifest, recipients, words(outcome));
         }
         let fraction = means.random.fraction();
         let changes = self.board().answered(lane, failure, (begun, now), fraction, &self.options.waits);

@@ -4,7 +4,8 @@
 //! Promises: whatever is answered 250 is with SES or durable here, for every recipient that SES did
 //! not refuse for good; with SES healthy nothing is written. When the data deadline nears, the
 //! message is held while its call goes on, so that a slow answer of SES's still counts and nobody
-//! gets the message twice. What cannot be held is never acknowledged.
+//! gets the message twice. What cannot be held is never acknowledged, and goes to SES if SES may be
+//! asked: as the probe, where a breaker waits for one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Dispatch;
 use super::alarm::words;
+use super::held::refusal_in;
 use super::join::{Joined, join};
 use super::parcel::{Answered, Parcel};
 use super::repeats::Begun;
 use crate::mail::{MessageId, Receipt, Taken};
-use crate::outbox::{Cause, HoldError, Holding, Mark, Progress, Start};
+use crate::outbox::{Cause, HoldError, Holding, Lane, Mark, Order, Progress, Start};
 use crate::policy::tenant::Handoff;
-use crate::upstream::Outcome;
+use crate::upstream::{Outcome, Retry};
 
 /// What became of a message.
 #[derive(Debug)]
@@ -64,6 +66,13 @@ pub enum How {
         /// Why it is not held.
         error: HoldError,
     },
+}
+
+/// New mail on its way as a probe: given up if it ends without a call's outcome.
+struct Probe {
+    dispatch: Arc<Dispatch>,
+    lane: Lane,
+    is_told: bool,
 }
 
 impl HandedOver {
@@ -115,16 +124,30 @@ impl Dispatch {
     }
 
     async fn take(self: &Arc<Self>, parcel: Parcel, deadline: Instant) -> HandedOver {
+        let mut probe = None;
         if let Err(cause) = self.may_go_at_once(&parcel) {
             let progress = Progress::none(parcel.manifest.recipients.len());
             let how = self.hold(&parcel, progress, cause, "", 0).await;
-            return HandedOver::without_calls(how);
+            match self.last_resort(&parcel, &how) {
+                Some(is_probe) => probe = is_probe.then(|| self.probe_of(&parcel)),
+                None => return HandedOver::without_calls(how),
+            }
         }
         let began = self.means.clock.instant();
         let everybody: Vec<usize> = (0..parcel.manifest.recipients.len()).collect();
         let calls = parcel.spread(&everybody);
         let parcel = Arc::new(parcel);
-        let mut calling = Box::pin(Arc::clone(self).call_all(Arc::clone(&parcel), calls));
+        let all = Arc::clone(self).call_all(Arc::clone(&parcel), calls);
+        let mut calling = Box::pin(async move {
+            let answers = all.await;
+            let was_made = |answer: &Answered| !matches!(answer.outcome, Outcome::Retry(Retry::Busy, _));
+            if answers.iter().any(was_made)
+                && let Some(probe) = &mut probe
+            {
+                probe.is_told = true;
+            }
+            answers
+        });
         let late = tokio::select! {
             biased;
             answers = &mut calling => Ok(answers),
@@ -149,9 +172,11 @@ impl Dispatch {
                         let ses = self.means.clock.instant().saturating_duration_since(began);
                         if let Some(lease) = lease {
                             let (dispatch, parcel) = (Arc::clone(self), Arc::clone(&parcel));
+                            let abandon = self.abandon.clone();
                             self.tasks.spawn(async move {
-                                let answers = calling.await;
-                                dispatch.conclude(lease, &parcel, answers).await;
+                                // A call that is cut off leaves its lease behind.
+                                let attempt = async { dispatch.conclude(lease, &parcel, calling.await).await };
+                                abandon.run_until_cancelled(attempt).await;
                             });
                         }
                         let how = How::Held { receipt: Receipt::held(durable), cause, words: String::new() };
@@ -164,7 +189,20 @@ impl Dispatch {
         };
         let ses = self.means.clock.instant().saturating_duration_since(began);
         let how = self.end(&parcel, &answers).await;
+        if matches!(how, How::Relayed(_)) && answers.iter().any(|answer| matches!(answer.outcome, Outcome::Refused(..)))
+        {
+            self.report_later(parcel, answers.clone());
+        }
         HandedOver { how, answers, ses }
+    }
+
+    /// Reports on recipients that SES refused of a message which others get, behind the reply's back.
+    fn report_later(self: &Arc<Self>, parcel: Arc<Parcel>, answers: Vec<Answered>) {
+        let dispatch = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let marks = progress(Progress::none(parcel.manifest.recipients.len()), &answers);
+            dispatch.report(&parcel.manifest, &marks, refusal_in(&answers), false).await;
+        });
     }
 
     /// From the answers of a message's calls to how it ended; holds what may pass later.
@@ -213,15 +251,49 @@ impl Dispatch {
         }
     }
 
+    /// What cannot be held goes to SES if it may go now, whatever it was to be held for; says whether
+    /// as a probe.
+    fn last_resort(&self, parcel: &Parcel, how: &How) -> Option<bool> {
+        if !matches!(how, How::Deferred { .. }) {
+            return None;
+        }
+        let lane = parcel.lane();
+        let waiting = self.means.outbox.with_index(|index| index.lane(&lane));
+        let recipients = u32::try_from(parcel.manifest.recipients.len()).unwrap_or(u32::MAX);
+        self.board().last_resort(&lane, parcel.passage.kind, recipients, waiting, self.means.clock.instant())
+    }
+
+    fn probe_of(self: &Arc<Self>, parcel: &Parcel) -> Probe {
+        Probe { dispatch: Arc::clone(self), lane: parcel.lane(), is_told: false }
+    }
+
     /// Whether a message may be offered to SES at once; else why it is held.
     fn may_go_at_once(&self, parcel: &Parcel) -> Result<(), Cause> {
         if parcel.passage.handoff == Handoff::Queue {
             return Err(Cause::Handoff);
         }
         let lane = parcel.lane();
-        let waiting = self.means.outbox.with_index(|index| index.lane(&lane));
+        let manifest = &parcel.manifest;
+        let (waiting, overtakes) = self.means.outbox.with_index(|index| {
+            let state = index.lane(&lane);
+            let overtakes =
+                state.waiting > 0 && index.would_overtake(&lane, Order::of(manifest.session, &manifest.recipients));
+            (state, overtakes)
+        });
+        if overtakes {
+            return Err(Cause::Backlog);
+        }
         let recipients = u32::try_from(parcel.manifest.recipients.len()).unwrap_or(u32::MAX);
         self.board().direct(&lane, parcel.passage.kind, recipients, waiting, self.means.clock.instant())
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.dispatch.board().abandoned(&self.lane);
+            self.dispatch.unpark();
+        }
     }
 }
 

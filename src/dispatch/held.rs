@@ -207,9 +207,8 @@ impl Dispatch {
             return;
         }
         journal::message_dispatched(manifest, sent, refused, attempts, unknown, held);
-        let said = answers.iter().map(|answer| &answer.outcome).find(|outcome| matches!(outcome, Outcome::Refused(..)));
-        if let Some(outcome) = said {
-            self.report(manifest, &marks, words(outcome), false).await;
+        if refused > 0 {
+            self.report(manifest, &marks, refusal_in(&answers), false).await;
         }
     }
 
@@ -233,19 +232,20 @@ impl Dispatch {
         self.report(manifest, &marks, why, false).await;
     }
 
-    /// The message is too old: it is given up.
-    pub(super) async fn expire(self: &Arc<Self>, id: MessageId) {
+    /// The message is too old: it is given up. Whether it could be.
+    pub(super) async fn expire(self: &Arc<Self>, id: MessageId) -> bool {
         let manifest = self.means.outbox.manifest(id).await;
         let (slot, entry) = match self.means.outbox.discard(id).await {
             Ok(discarded) => discarded,
             // It was finished or taken up meanwhile, or the store does not work: another time.
-            Err(_) => return,
+            Err(_) => return false,
         };
         journal::message_expired(id, &slot.lane.tenant, slot.lane.stream.as_ref(), &entry, self.means.clock.now());
         if let Ok(manifest) = manifest {
             let why = if entry.words.is_empty() { entry.cause.word() } else { &entry.words };
             self.report(&manifest, &entry.progress, why, true).await;
         }
+        true
     }
 
     /// An attempt that made no call: the message waits on.
@@ -267,4 +267,11 @@ impl Dispatch {
             Err(error) => journal::outbox_deferred(&lane.tenant, lane.stream.as_ref(), &error.to_string()),
         }
     }
+}
+
+/// SES's words in the first refusal among these answers.
+pub(super) fn refusal_in(answers: &[Answered]) -> &str {
+    let refusals =
+        answers.iter().map(|answer| &answer.outcome).filter(|outcome| matches!(outcome, Outcome::Refused(..)));
+    refusals.map(words).next().unwrap_or("it was refused before, or the recipient is suppressed")
 }

@@ -39,7 +39,7 @@ pub mod waits;
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -76,6 +76,9 @@ use waits::Waits;
 const NAP: Duration = Duration::from_millis(500);
 /// How often a disk is tried that failed, and how often the backlog is told to the metrics.
 const UPKEEP: Duration = Duration::from_secs(2);
+/// How often the outbox notes that its rows are the newest, so that a copy of the store made before is
+/// known for an older one.
+const RENEWAL: Duration = Duration::from_secs(3600);
 /// How often SES is asked what the account may send.
 const ACCOUNT: Duration = Duration::from_secs(60);
 /// Most messages given up in one go.
@@ -175,6 +178,8 @@ pub struct Dispatch {
     repeats: Arc<Repeats>,
     alarms: alarm::Alarms,
     notices: report::Notices,
+    /// Nothing could be held when that was last looked at.
+    failed: AtomicBool,
     /// The board has changed.
     news: Notify,
     /// Attempts under way.
@@ -225,6 +230,7 @@ impl Dispatch {
             repeats,
             alarms: alarm::Alarms::default(),
             notices: report::Notices::default(),
+            failed: AtomicBool::new(false),
             news: Notify::new(),
             tasks: TaskTracker::new(),
             hurry: CancellationToken::new(),
@@ -284,7 +290,7 @@ impl Dispatch {
         let all: Vec<Lane> =
             self.means.outbox.with_index(|index| index.lanes().map(|(lane, _)| lane.clone()).collect());
         self.refresh(all, &directory);
-        let mut upkeep = Instant::now();
+        let (mut upkeep, mut renewal) = (Instant::now(), Instant::now() + RENEWAL);
         while !drain.is_cancelled() {
             let now_in_force = self.means.directory.load_full();
             if !Arc::ptr_eq(&directory, &now_in_force) {
@@ -296,6 +302,12 @@ impl Dispatch {
             if upkeep <= Instant::now() {
                 upkeep = Instant::now() + UPKEEP;
                 self.keep_up().await;
+            }
+            if renewal <= Instant::now() {
+                renewal = Instant::now() + RENEWAL;
+                if let Err(error) = self.means.outbox.renew().await {
+                    journal::outbox_unrenewed(&error.to_string());
+                }
             }
             let wake = self.turn(&directory).await;
             tokio::select! {
@@ -325,8 +337,15 @@ impl Dispatch {
             index.promote(now);
             (index.take_changed(), index.expired(now, EXPIRIES), index.next_moment())
         });
+        // Where the store does not give one up, it is tried again after a nap, not at once.
+        let mut moment = moment;
         for id in expired {
-            self.expire(id).await;
+            if !self.expire(id).await {
+                moment = moment.filter(|at| *at > now);
+            }
+        }
+        for lane in self.means.outbox.take_urged() {
+            self.try_now(Some(&lane));
         }
         let over = self.board().holds_over(now);
         for lane in &over {
@@ -365,7 +384,8 @@ impl Dispatch {
         }
         let by_clock = |at: crate::time::Timestamp| Instant::now() + at.since(self.means.clock.now());
         let hold = self.board().next_hold();
-        moment.into_iter().chain(hold).map(by_clock).fold(wake, Instant::min)
+        // A moment that has passed is one that something keeps, as a store that does not work.
+        moment.filter(|at| *at > now).into_iter().chain(hold).map(by_clock).fold(wake, Instant::min)
     }
 
     /// Starts the attempt at a message.
@@ -441,7 +461,13 @@ impl Dispatch {
         let age = backlog.oldest.map(|oldest| self.means.clock.now().since(oldest));
         journal::backlog(backlog.messages, backlog.bytes, age.unwrap_or_default(), backlog.active);
         journal::lanes(backlog.lanes, self.board().held());
-        journal::outbox_fault(outbox.fault().as_deref());
+        let fault = outbox.fault();
+        journal::outbox_available(fault.is_none());
+        match (self.failed.swap(fault.is_some(), Ordering::Relaxed), fault) {
+            (false, Some(fault)) => journal::outbox_failed(&fault),
+            (true, None) => journal::outbox_recovered(),
+            (true, Some(_)) | (false, None) => {}
+        }
     }
 
     /// Learns from SES how many recipients a second it takes, unless a setting says it.

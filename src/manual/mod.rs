@@ -43,6 +43,10 @@ pub mod decisions {
     #[doc = include_str!("decisions/store.md")]
     pub mod store {}
 
+    /// Bodies are files in one folder, synced in groups.
+    #[doc = include_str!("decisions/spool.md")]
+    pub mod spool {}
+
     /// Settings are read by a walker of our own.
     #[doc = include_str!("decisions/settings.md")]
     pub mod settings {}
@@ -110,6 +114,26 @@ pub mod decisions {
     /// The tenants file has the last word on its credentials.
     #[doc = include_str!("decisions/credentials.md")]
     pub mod credentials {}
+
+    /// SES first, the outbox behind it.
+    #[doc = include_str!("decisions/handoff.md")]
+    pub mod handoff {}
+
+    /// What waits behind what.
+    #[doc = include_str!("decisions/order.md")]
+    pub mod order {}
+
+    /// Rows are the truth, unless the files are newer.
+    #[doc = include_str!("decisions/recover.md")]
+    pub mod recover {}
+
+    /// The duplicate window is in memory.
+    #[doc = include_str!("decisions/duplicate_window.md")]
+    pub mod duplicate_window {}
+
+    /// A full disk closes no door.
+    #[doc = include_str!("decisions/full_disk.md")]
+    pub mod full_disk {}
 
     /// Half of the processors serve connections.
     #[doc = include_str!("decisions/workers.md")]

@@ -186,6 +186,36 @@ impl Cause {
         }
     }
 
+    /// Whether SES itself answered for the message that it waits on, or nobody can tell what SES did
+    /// with it: then those behind it need not wait for it.
+    pub fn is_the_messages_own(self) -> bool {
+        match self {
+            Self::Service
+            | Self::AccessDenied
+            | Self::SetMissing
+            | Self::TenantMissing
+            | Self::NotAssociated
+            | Self::MailFromDomain
+            | Self::Unrecognised
+            | Self::SetPaused
+            | Self::Unknown
+            | Self::Damaged => true,
+            Self::Throttled
+            | Self::DailyQuota
+            | Self::Network
+            | Self::Credentials
+            | Self::AccountPaused
+            | Self::AccountSuspended
+            | Self::Busy
+            | Self::Handoff
+            | Self::Backlog
+            | Self::Rate
+            | Self::Deadline
+            | Self::Drain
+            | Self::Standing => false,
+        }
+    }
+
     /// Whom it concerns.
     pub fn scope(self) -> Scope {
         match self {
@@ -227,5 +257,87 @@ impl<'de> serde::Deserialize<'de> for Cause {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let word = <std::borrow::Cow<'de, str>>::deserialize(d)?;
         Self::parse(&word).ok_or_else(|| serde::de::Error::custom(format!("{word:?} is no cause")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::upstream::Refused;
+
+    /// Every cause with its word, its scope, and whether it lasts until the operator does something.
+    /// The words stand in rows: one that changes here is a row that cannot be read.
+    const TABLE: [(Cause, &str, Scope, bool); 23] = [
+        (Cause::Throttled, "throttled", Scope::Account, false),
+        (Cause::DailyQuota, "daily_quota", Scope::Account, false),
+        (Cause::Service, "service", Scope::Account, false),
+        (Cause::Network, "network", Scope::Account, false),
+        (Cause::Credentials, "credentials", Scope::Account, true),
+        (Cause::AccessDenied, "access_denied", Scope::Lane, true),
+        (Cause::SetMissing, "configuration_set_missing", Scope::Lane, true),
+        (Cause::TenantMissing, "ses_tenant_missing", Scope::Lane, true),
+        (Cause::NotAssociated, "not_associated", Scope::Lane, true),
+        (Cause::MailFromDomain, "mail_from_domain", Scope::Lane, true),
+        (Cause::Busy, "busy", Scope::Message, false),
+        (Cause::Unrecognised, "unrecognised", Scope::Lane, false),
+        (Cause::AccountPaused, "account_paused", Scope::Account, true),
+        (Cause::AccountSuspended, "account_suspended", Scope::Account, true),
+        (Cause::SetPaused, "configuration_set_paused", Scope::Lane, true),
+        (Cause::Unknown, "unknown", Scope::Account, false),
+        (Cause::Handoff, "handoff", Scope::Message, false),
+        (Cause::Backlog, "backlog", Scope::Message, false),
+        (Cause::Rate, "rate", Scope::Message, false),
+        (Cause::Deadline, "deadline", Scope::Message, false),
+        (Cause::Drain, "drain", Scope::Message, false),
+        (Cause::Standing, "standing", Scope::Message, false),
+        (Cause::Damaged, "damaged", Scope::Message, true),
+    ];
+
+    #[test]
+    fn every_cause_has_its_word_its_scope_and_its_reader() {
+        assert_eq!(TABLE.map(|(cause, ..)| cause), Cause::ALL);
+        for (cause, word, scope, operators) in TABLE {
+            assert_eq!((cause.word(), cause.scope(), cause.is_operators()), (word, scope, operators));
+            assert_eq!(Cause::parse(word), Some(cause));
+            let json = serde_json::to_string(&cause).unwrap();
+            assert_eq!(json, format!("{word:?}"));
+            assert_eq!(serde_json::from_str::<Cause>(&json).unwrap(), cause);
+            assert!(word.bytes().all(|octet| octet.is_ascii_lowercase() || octet == b'_'));
+        }
+        assert_eq!(Cause::ALL.map(Cause::word).into_iter().collect::<HashSet<_>>().len(), Cause::ALL.len());
+        for word in ["", "Throttled", "throttled ", "sent"] {
+            assert_eq!(Cause::parse(word), None);
+            assert!(serde_json::from_str::<Cause>(&format!("{word:?}")).is_err());
+        }
+    }
+
+    #[test]
+    fn every_outcome_that_is_not_final_has_its_cause() {
+        let said = String::new;
+        for (outcome, cause) in [
+            (Outcome::Retry(Retry::Throttled, said()), Some(Cause::Throttled)),
+            (Outcome::Retry(Retry::DailyQuota, said()), Some(Cause::DailyQuota)),
+            (Outcome::Retry(Retry::Service, said()), Some(Cause::Service)),
+            (Outcome::Retry(Retry::Network, said()), Some(Cause::Network)),
+            (Outcome::Retry(Retry::Credentials, said()), Some(Cause::Credentials)),
+            (Outcome::Retry(Retry::AccessDenied, said()), Some(Cause::AccessDenied)),
+            (Outcome::Retry(Retry::ConfigurationSetMissing, said()), Some(Cause::SetMissing)),
+            (Outcome::Retry(Retry::TenantMissing, said()), Some(Cause::TenantMissing)),
+            (Outcome::Retry(Retry::NotAssociated, said()), Some(Cause::NotAssociated)),
+            (Outcome::Retry(Retry::MailFromDomain, said()), Some(Cause::MailFromDomain)),
+            (Outcome::Retry(Retry::Busy, said()), Some(Cause::Busy)),
+            (Outcome::Retry(Retry::Unrecognised, said()), Some(Cause::Unrecognised)),
+            (Outcome::Paused(Paused::Account, said()), Some(Cause::AccountPaused)),
+            (Outcome::Paused(Paused::AccountSuspended, said()), Some(Cause::AccountSuspended)),
+            (Outcome::Paused(Paused::ConfigurationSet, said()), Some(Cause::SetPaused)),
+            (Outcome::Unknown(said()), Some(Cause::Unknown)),
+            (Outcome::Refused(Refused::Content, said()), None),
+            (Outcome::Refused(Refused::IdentityNotVerified, said()), None),
+            (Outcome::Refused(Refused::TooLarge, said()), None),
+        ] {
+            assert_eq!(Cause::of(&outcome), cause, "{outcome:?}");
+        }
     }
 }

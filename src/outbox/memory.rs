@@ -26,6 +26,8 @@ struct State {
     used: AtomicU64,
     /// Calls that write, so far.
     writes: AtomicUsize,
+    /// Calls that read a file, so far.
+    reads: AtomicUsize,
     fault: Mutex<Option<SpoolError>>,
 }
 
@@ -48,6 +50,11 @@ impl MemorySpool {
     /// Calls that wrote, or tried to.
     pub fn writes(&self) -> usize {
         self.0.writes.load(Ordering::Relaxed)
+    }
+
+    /// Calls that read a file.
+    pub fn reads(&self) -> usize {
+        self.0.reads.load(Ordering::Relaxed)
     }
 
     /// The ids of all files.
@@ -99,6 +106,7 @@ impl Spool for MemorySpool {
     }
 
     fn read(&self, id: MessageId, from: u64, most: u64) -> Pending<'_, Result<Bytes, SpoolError>> {
+        self.0.reads.fetch_add(1, Ordering::Relaxed);
         let files = self.files();
         let part = files.get(&id).map(|octets| {
             let from = usize::try_from(from).unwrap_or(usize::MAX).min(octets.len());

@@ -11,38 +11,48 @@
 //! says so, and comes due by itself: no lock table, no recovery but reading ([`recover`]).
 //!
 //! Promises: nothing is held halfway: who is refused ([`HoldError`]) leaves no row behind, unless the
-//! store itself stopped, after which only a restart tells. A message is leased once at a time. How
-//! far it has come ([`progress`]) is in its row, and in its file before that. The row goes before
-//! the file, so that a file without a row is one that has served, or that nobody was promised.
+//! store itself stopped, after which only a restart tells. A message is leased once at a time, and an
+//! attempt that had no end counts as unknown when the next begins. How far a message has come
+//! ([`progress`]) is in its row, and in its file before that. The row goes before the file, so that
+//! a file without a row is one that has served, or that nobody was promised.
 //! Refuses: what is past a bound or would leave less than [`Options::disk_reserve_bytes`] of the disk.
 //! What can go wrong: the disk. It is told by [`Outbox::fault`] until a write passes again; nothing
-//! that is held is touched by it, and nobody has to mend anything but the disk.
+//! that is held is touched by it, and nobody has to mend anything but the disk. Somebody who stops
+//! waiting: a write that was begun goes to its end all the same, so that schedule and rows agree.
 
 mod body;
 pub mod cause;
 pub mod entry;
 pub mod index;
 pub mod memory;
+pub mod order;
 pub mod progress;
 pub mod recover;
 pub mod spool;
+pub mod verify;
 
+use std::collections::BTreeSet;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::mail::{Durable, MessageId, TenantId};
-use crate::store::{Batch, CommitError, If, ReadError, Store, Versioned, record};
+use crate::store::{Batch, CommitError, If, ReadError, Store, record};
 use crate::time::Timestamp;
 
 pub use body::{BodyError, Manifest, spill_room};
 pub use cause::Cause;
 pub use entry::{Entry, Lane};
 pub use index::{Backlog, Bounds, LaneState, Past, Slot, Wait};
+pub use order::Order;
 pub use progress::{Mark, Progress};
 pub use spool::{Content, Draft, Spool, SpoolError};
 
 use index::Index;
+
+/// How often a row that moves is looked for where the schedule says it is.
+const LOOKS: usize = 16;
 
 /// The least that a held message takes of a disk: a block.
 const LEAST: u64 = 4096;
@@ -66,6 +76,8 @@ pub struct Outbox {
     index: Mutex<Index>,
     /// Why the last write failed.
     fault: Mutex<Option<String>>,
+    /// Lanes of which somebody wants a message tried at once.
+    urged: Mutex<BTreeSet<Lane>>,
     /// Something changed that whoever sends may want to know.
     news: Notify,
 }
@@ -145,23 +157,27 @@ pub enum OutboxError {
 /// A message that nobody else leases. Dropped, it is ready again.
 #[derive(Debug)]
 pub struct Claim {
-    outbox: Arc<Outbox>,
-    id: MessageId,
+    seat: Seat,
     slot: Slot,
-    ended: bool,
 }
 
 /// The right to try a message: nobody else does. Dropped without an end, the message comes due when
 /// the lease ends, as it would after a crash.
 #[derive(Debug)]
 pub struct Lease {
-    outbox: Arc<Outbox>,
-    id: MessageId,
+    seat: Seat,
     lane: Lane,
     due: Timestamp,
     version: u64,
     entry: Entry,
-    ended: bool,
+}
+
+/// A message that is active in the schedule. Dropped, it waits for `back`, unless it is gone.
+#[derive(Debug)]
+struct Seat {
+    outbox: Arc<Outbox>,
+    id: MessageId,
+    back: Wait,
 }
 
 /// What is written of an attempt that did not end a message.
@@ -211,28 +227,30 @@ impl Outbox {
         };
         let mut batch = Batch::new();
         batch.put(lane.key(&self.node, due, id), If::Absent, record::seal(&entry));
-        let version = match self.store.commit(batch).await {
-            Ok(version) => version,
-            Err(error) => {
-                // A store that stopped may have written the row: then the file must be there.
-                if !matches!(error, CommitError::Unavailable(_)) {
-                    let _ = self.spool.remove(id).await;
+        let outbox = Arc::clone(self);
+        to_the_end(async move {
+            let version = match outbox.store.commit(batch).await {
+                Ok(version) => version,
+                Err(error) => {
+                    // A store that stopped may have written the row: then the file must be there.
+                    if !matches!(error, CommitError::Unavailable(_)) {
+                        let _ = outbox.spool.remove(id).await;
+                    }
+                    return Err(error.into());
                 }
-                return Err(error.into());
-            }
-        };
-        reserved.hold(id, slot(&lane, due, version, wait, &entry));
-        let lease = (wait == Wait::Active).then(|| Lease {
-            outbox: Arc::clone(self),
-            id,
-            lane,
-            due,
-            version,
-            entry,
-            ended: false,
-        });
-        self.news.notify_one();
-        Ok((Durable::in_outbox(id), lease))
+            };
+            reserved.hold(id, slot(&lane, due, version, wait, &entry));
+            outbox.news.notify_one();
+            let lease = (wait == Wait::Active).then(|| Lease {
+                seat: Seat { outbox, id, back: Wait::Until(due) },
+                lane,
+                due,
+                version,
+                entry,
+            });
+            Ok((Durable::in_outbox(id), lease))
+        })
+        .await
     }
 
     /// Begins a file for a message that is still arriving and has outgrown memory; `head_bytes` of it
@@ -249,7 +267,9 @@ impl Outbox {
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         match written {
             Ok(_) => *fault = None,
-            Err(error) => *fault = Some(error.to_string()),
+            Err(error @ (SpoolError::Full(_) | SpoolError::Io(_))) => *fault = Some(error.to_string()),
+            // One file's misfortune: it says nothing of the disk.
+            Err(SpoolError::Missing) => {}
         }
     }
 
@@ -258,10 +278,11 @@ impl Outbox {
         let mut index = self.index();
         let (id, slot) = index.next(lane).map(|(id, slot)| (id, slot.clone()))?;
         index.change(id, |slot| slot.wait = Wait::Active);
-        Some(Claim { outbox: Arc::clone(self), id, slot, ended: false })
+        Some(Claim { seat: Seat { outbox: Arc::clone(self), id, back: Wait::Ready }, slot })
     }
 
-    /// Leases the next ready message of a lane until `end`; `None` where there is none.
+    /// Leases the next ready message of a lane until `end`; `None` where there is none. After an
+    /// error the message comes due at `end`.
     pub async fn lease(self: &Arc<Self>, lane: &Lane, end: Timestamp) -> Result<Option<Lease>, OutboxError> {
         match self.claim(lane) {
             Some(claim) => claim.lease(end).await.map(Some),
@@ -286,43 +307,66 @@ impl Outbox {
 
     /// The row of a held message.
     pub async fn entry(&self, id: MessageId) -> Result<(Slot, Entry), OutboxError> {
-        let slot = self.index().slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
-        let entry = self.entry_of(id, &slot).await?;
-        Ok((slot, entry))
+        let mut active = false;
+        for _ in 0..LOOKS {
+            let slot = self.index().slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
+            match self.entry_of(id, &slot).await {
+                Ok(entry) => return Ok((slot, entry)),
+                // Its row has just moved, and the schedule is about to say so.
+                Err(OutboxError::NotHeld(_)) => active = slot.wait == Wait::Active,
+                Err(error) => return Err(error),
+            }
+            tokio::task::yield_now().await;
+        }
+        Err(if active { OutboxError::Active(id) } else { OutboxError::NotHeld(id) })
     }
 
     /// Gives a message up that is not being sent: expired, or discarded by hand. Gives its row as it
     /// was.
-    pub async fn discard(&self, id: MessageId) -> Result<(Slot, Entry), OutboxError> {
-        let (slot, entry) = self.entry(id).await?;
-        if slot.wait == Wait::Active {
-            return Err(OutboxError::Active(id));
-        }
-        // From here on nobody leases it.
-        self.index().change(id, |slot| slot.wait = Wait::Active);
+    pub async fn discard(self: &Arc<Self>, id: MessageId) -> Result<(Slot, Entry), OutboxError> {
+        let (seat, slot) = self.take_out(id)?;
+        let entry = self.entry_of(id, &slot).await?;
         let mut batch = Batch::new();
         batch.remove(slot.lane.key(&self.node, slot.due, id), If::At(slot.version));
-        if let Err(error) = self.store.commit(batch).await {
-            self.index().change(id, |now| now.wait = slot.wait);
-            return Err(error.into());
-        }
-        self.index().remove(id);
-        let _ = self.spool.remove(id).await;
-        self.news.notify_one();
+        to_the_end(seat.remove(batch)).await?;
         Ok((slot, entry))
     }
 
-    /// Makes a message ready at once, whatever it waits for.
-    pub fn retry(&self, id: MessageId) -> Result<(), OutboxError> {
-        let mut index = self.index();
-        let slot = index.slot(id).ok_or(OutboxError::NotHeld(id))?;
-        if slot.wait == Wait::Active {
-            return Err(OutboxError::Active(id));
+    /// Makes a message ready at once, whatever it waits for; its row says so too, so that it stays so.
+    pub async fn retry(self: &Arc<Self>, id: MessageId, now: Timestamp) -> Result<(), OutboxError> {
+        let (mut seat, slot) = self.take_out(id)?;
+        let Slot { lane, mut due, mut version, .. } = slot.clone();
+        if due > now {
+            let entry = self.entry_of(id, &slot).await?;
+            let (from, to) = (lane.key(&self.node, due, id), lane.key(&self.node, now, id));
+            let mut batch = Batch::new();
+            batch.remove(from, If::At(version));
+            batch.put(to, If::Absent, record::seal(&entry));
+            let outbox = Arc::clone(self);
+            let written = async move { Ok::<_, OutboxError>((outbox.store.commit(batch).await?, seat)) };
+            (version, seat) = to_the_end(written).await?;
+            due = now;
         }
-        index.change(id, |slot| slot.wait = Wait::Ready);
-        drop(index);
+        self.index().change(id, |slot| {
+            slot.due = due;
+            slot.version = version;
+        });
+        seat.goes_back_to(Wait::Ready);
+        drop(seat);
+        self.urged.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
         self.news.notify_one();
         Ok(())
+    }
+
+    /// Whether a message is held.
+    pub fn holds(&self, id: MessageId) -> bool {
+        self.index().slot(id).is_some()
+    }
+
+    /// The lanes of which a message was made ready by [`retry`](Self::retry) since this was last asked:
+    /// whatever else keeps them is to be tried, too.
+    pub fn take_urged(&self) -> BTreeSet<Lane> {
+        std::mem::take(&mut *self.urged.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Makes ready those of a lane (`None`: of all) that wait for one of `causes`; says how many.
@@ -363,6 +407,7 @@ impl Outbox {
         }
     }
 
+    /// Writes the file; who fails leaves none.
     async fn keep(&self, manifest: &Manifest, content: &Content, progress: &Progress) -> Result<(), SpoolError> {
         let mut octets = body::beginning(manifest, content);
         let kept = match &content.draft {
@@ -378,14 +423,22 @@ impl Outbox {
             },
         };
         self.note(&kept);
+        if kept.is_err() {
+            let _ = self.spool.remove(manifest.id).await;
+        }
         kept
     }
 
     async fn entry_of(&self, id: MessageId, slot: &Slot) -> Result<Entry, OutboxError> {
         let key = slot.lane.key(&self.node, slot.due, id);
-        match self.store.get(&key).await? {
-            Some(Versioned { value, .. }) => Ok(record::open(&key, &value)?),
-            None => Err(OutboxError::NotHeld(id)),
+        let Some(row) = self.store.get(&key).await? else { return Err(OutboxError::NotHeld(id)) };
+        match record::open(&key, &row.value) {
+            Ok(entry) => Ok(entry),
+            // Its file says enough; the next write mends the row.
+            Err(damaged) => match body::read_manifest(&*self.spool, id).await {
+                Ok(told) => Ok(Entry::again(&told)),
+                Err(_) => Err(damaged.into()),
+            },
         }
     }
 
@@ -396,9 +449,17 @@ impl Outbox {
         if free < reserve.saturating_add(octets) { Err(HoldError::Reserve { free, reserve }) } else { Ok(()) }
     }
 
-    fn postpone(&self, id: MessageId, until: Timestamp) {
-        self.index().change(id, |slot| slot.wait = Wait::Until(until));
-        self.news.notify_one();
+    /// Takes a message that is not being sent away from whoever would lease it; gives its place in
+    /// the schedule as it was.
+    fn take_out(self: &Arc<Self>, id: MessageId) -> Result<(Seat, Slot), OutboxError> {
+        let mut index = self.index();
+        let slot = index.slot(id).cloned().ok_or(OutboxError::NotHeld(id))?;
+        if slot.wait == Wait::Active {
+            return Err(OutboxError::Active(id));
+        }
+        index.change(id, |slot| slot.wait = Wait::Active);
+        drop(index);
+        Ok((Seat { outbox: Arc::clone(self), id, back: slot.wait }, slot))
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -412,52 +473,39 @@ impl Claim {
         self.slot.bytes
     }
 
-    /// Records the attempt, and gives the right to make it until `end`.
-    pub async fn lease(mut self, end: Timestamp) -> Result<Lease, OutboxError> {
-        let (id, slot) = (self.id, self.slot.clone());
-        let entry = match self.outbox.entry_of(id, &slot).await {
-            Ok(entry) => entry,
-            Err(error) => {
-                // What cannot be read now is not asked for again at once.
-                self.ended = true;
-                self.outbox.postpone(id, end);
-                return Err(error);
+    /// Records the attempt, and gives the right to make it until `end`. After an error the message
+    /// comes due at `end`.
+    pub async fn lease(self, end: Timestamp) -> Result<Lease, OutboxError> {
+        let Self { mut seat, slot } = self;
+        // Whatever happens from here on, the message is not forgotten.
+        seat.goes_back_to(Wait::Until(end));
+        let outbox = &seat.outbox;
+        let mut entry = outbox.entry_of(seat.id, &slot).await?;
+        if entry.leased {
+            // The attempt before this one had no end: SES may have the message, for all who are open.
+            entry.unknown = entry.unknown.saturating_add(1);
+            entry.because(Cause::Unknown, "the attempt before this one had no end");
+            // The file may know of more than the row, which is written after it.
+            if let Ok(told) = body::read_manifest(&*outbox.spool, seat.id).await {
+                entry.progress.join(&told.progress);
             }
-        };
-        let mut lease = Lease {
-            outbox: Arc::clone(&self.outbox),
-            id,
-            lane: slot.lane,
-            due: slot.due,
-            version: slot.version,
-            entry,
-            ended: false,
-        };
-        self.ended = true;
-        if lease.entry.leased {
-            // Whoever had it last did not live to say what came of its call.
-            lease.entry.unknown = lease.entry.unknown.saturating_add(1);
         }
-        lease.entry.attempts = lease.entry.attempts.saturating_add(1);
-        lease.entry.leased = true;
-        lease.write(end).await?;
-        Ok(lease)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.outbox.index().change(self.id, |slot| slot.wait = Wait::Ready);
-            self.outbox.news.notify_one();
-        }
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.leased = true;
+        let Slot { lane, due, version, .. } = slot;
+        let mut lease = Lease { seat, lane, due, version, entry };
+        to_the_end(async move {
+            lease.write(end).await?;
+            Ok(lease)
+        })
+        .await
     }
 }
 
 impl Lease {
     /// Which message.
     pub fn id(&self) -> MessageId {
-        self.id
+        self.seat.id
     }
 
     /// Its lane.
@@ -471,47 +519,36 @@ impl Lease {
     }
 
     /// The message is done with: its row goes, then its file.
-    pub async fn complete(mut self) -> Result<(), OutboxError> {
-        let outbox = Arc::clone(&self.outbox);
+    pub async fn complete(self) -> Result<(), OutboxError> {
         let mut batch = Batch::new();
-        batch.remove(self.lane.key(&outbox.node, self.due, self.id), If::At(self.version));
-        outbox.store.commit(batch).await?;
-        self.ended = true;
-        outbox.index().remove(self.id);
-        // It has served; a file that stays is swept at the next start.
-        let _ = outbox.spool.remove(self.id).await;
-        outbox.news.notify_one();
-        Ok(())
+        batch.remove(self.lane.key(&self.seat.outbox.node, self.due, self.seat.id), If::At(self.version));
+        to_the_end(self.seat.remove(batch)).await
     }
 
     /// The message waits on, as `deferral` says.
     pub async fn defer(mut self, deferral: Deferral, now: Timestamp) -> Result<(), OutboxError> {
         let Deferral { until, cause, words, progress, unknown } = deferral;
-        let outbox = Arc::clone(&self.outbox);
-        if progress != self.entry.progress {
-            let noted = outbox.spool.append(self.id, body::note(&progress)).await;
-            // Without its note the message may go twice, but only if the row were lost as well.
-            outbox.note(&noted);
-        }
-        self.entry.because(cause, &words);
-        self.entry.progress = progress;
-        self.entry.unknown = self.entry.unknown.saturating_add(unknown);
-        self.entry.leased = false;
-        self.write(until.unwrap_or(now)).await?;
-        self.ended = true;
-        let wait = until.map_or(Wait::Ready, Wait::Until);
-        outbox.index().change(self.id, |slot| {
-            slot.wait = wait;
-            slot.cause = cause;
-        });
-        outbox.news.notify_one();
-        Ok(())
+        to_the_end(async move {
+            if progress != self.entry.progress {
+                let outbox = &self.seat.outbox;
+                // Without its note the message may go twice, but only if the row were lost as well.
+                outbox.note(&outbox.spool.append(self.seat.id, body::note(&progress)).await);
+            }
+            self.entry.because(cause, &words);
+            self.entry.progress = progress;
+            self.entry.unknown = self.entry.unknown.saturating_add(unknown);
+            self.entry.leased = false;
+            self.write(until.unwrap_or(now)).await?;
+            self.seat.goes_back_to(until.map_or(Wait::Ready, Wait::Until));
+            Ok(())
+        })
+        .await
     }
 
     /// Moves the row to `due`, as its entry now is.
     async fn write(&mut self, due: Timestamp) -> Result<(), OutboxError> {
-        let node = &self.outbox.node;
-        let (from, to) = (self.lane.key(node, self.due, self.id), self.lane.key(node, due, self.id));
+        let Seat { outbox, id, .. } = &self.seat;
+        let (from, to) = (self.lane.key(&outbox.node, self.due, *id), self.lane.key(&outbox.node, due, *id));
         let mut batch = Batch::new();
         if from == to {
             batch.put(to, If::At(self.version), record::seal(&self.entry));
@@ -519,38 +556,61 @@ impl Lease {
             batch.remove(from, If::At(self.version));
             batch.put(to, If::Absent, record::seal(&self.entry));
         }
-        self.version = self.outbox.store.commit(batch).await?;
+        self.version = outbox.store.commit(batch).await?;
         self.due = due;
-        let (version, open) = (self.version, open_recipients(&self.entry));
-        self.outbox.index().change(self.id, |slot| {
-            slot.due = due;
-            slot.version = version;
-            slot.recipients = open;
-        });
+        let now = slot(&self.lane, due, self.version, Wait::Active, &self.entry);
+        outbox.index().change(*id, |slot| *slot = now);
         Ok(())
     }
 }
 
-impl Drop for Lease {
+impl Seat {
+    fn goes_back_to(&mut self, wait: Wait) {
+        self.back = wait;
+    }
+
+    /// Commits the removal of the message's row, then forgets the message and removes its file.
+    async fn remove(self, row: Batch) -> Result<(), OutboxError> {
+        let Self { outbox, id, .. } = &self;
+        outbox.store.commit(row).await?;
+        outbox.index().remove(*id);
+        // It has served; a file that stays is swept at the next start.
+        let _ = outbox.spool.remove(*id).await;
+        Ok(())
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        if !self.ended {
-            self.outbox.postpone(self.id, self.due);
-        }
+        self.outbox.index().change(self.id, |slot| slot.wait = self.back);
+        self.outbox.news.notify_one();
+    }
+}
+
+/// Runs `work` to its end, even if nobody waits for it any more.
+async fn to_the_end<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<CommitError> + Send + 'static,
+{
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(ended) => Err(CommitError::Unavailable(ended.to_string()).into()),
     }
 }
 
 /// What [`Index::reserve`] counted, given back unless the message is held.
-struct Reserved<'a> {
-    outbox: &'a Outbox,
+struct Reserved {
+    outbox: Arc<Outbox>,
     tenant: TenantId,
     bytes: u64,
     held: bool,
 }
 
-impl<'a> Reserved<'a> {
-    fn take(outbox: &'a Outbox, tenant: &TenantId, bytes: u64) -> Result<Self, Past> {
+impl Reserved {
+    fn take(outbox: &Arc<Outbox>, tenant: &TenantId, bytes: u64) -> Result<Self, Past> {
         outbox.index().reserve(&outbox.options.bounds, tenant, bytes)?;
-        Ok(Self { outbox, tenant: tenant.clone(), bytes, held: false })
+        Ok(Self { outbox: Arc::clone(outbox), tenant: tenant.clone(), bytes, held: false })
     }
 
     fn hold(mut self, id: MessageId, slot: Slot) {
@@ -559,7 +619,7 @@ impl<'a> Reserved<'a> {
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for Reserved {
     fn drop(&mut self) {
         if !self.held {
             self.outbox.index().give_back(&self.tenant, self.bytes);
@@ -577,6 +637,7 @@ fn slot(lane: &Lane, due: Timestamp, version: u64, wait: Wait, entry: &Entry) ->
         bytes: entry.bytes,
         recipients: open_recipients(entry),
         expires: entry.expires,
+        order: Order::new(entry.session, &entry.to, entry.progress.recipients()),
     }
 }
 

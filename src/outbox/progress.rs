@@ -36,6 +36,15 @@ impl Progress {
         }
     }
 
+    /// Takes over what `other` knows of the recipients that are open here.
+    pub fn join(&mut self, other: &Self) {
+        for (mark, known) in self.0.iter_mut().zip(&other.0) {
+            if *mark == Mark::Open {
+                *mark = *known;
+            }
+        }
+    }
+
     /// What became of the recipient at `at`; one that is not there is not sent to.
     pub fn of(&self, at: usize) -> Mark {
         self.0.get(at).copied().unwrap_or(Mark::Refused)
@@ -99,5 +108,49 @@ impl<'de> Deserialize<'de> for Progress {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
         Self::parse(&text).ok_or_else(|| serde::de::Error::custom("marks are ., t and r"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_written_as_letters_and_read_back() {
+        let mut progress = Progress::none(4);
+        assert!(progress.is_none());
+        progress.mark(1, Mark::Taken);
+        progress.mark(3, Mark::Refused);
+        progress.mark(4, Mark::Taken);
+        assert_eq!((progress.marks(), progress.to_string()), (".t.r".to_owned(), ".t.r".to_owned()));
+        assert_eq!(Progress::parse(".t.r"), Some(progress.clone()));
+        assert_eq!(serde_json::to_string(&progress).unwrap(), "\".t.r\"");
+        assert_eq!(serde_json::from_str::<Progress>("\".t.r\"").unwrap(), progress);
+        for text in ["T", ". ", ".t.r\n", "é", "x"] {
+            assert_eq!(Progress::parse(text), None, "{text:?}");
+        }
+        assert!(serde_json::from_str::<Progress>("\"no\"").is_err());
+        assert_eq!(Progress::parse(""), Some(Progress::none(0)));
+    }
+
+    #[test]
+    fn who_is_open_may_be_sent_to_and_nobody_else() {
+        let progress = Progress::parse("..tr.").unwrap();
+        assert_eq!(progress.open(), [0, 1, 4]);
+        assert_eq!([Mark::Open, Mark::Taken, Mark::Refused].map(|mark| progress.count(mark)), [3, 1, 1]);
+        assert_eq!((progress.recipients(), progress.is_none()), (5, false));
+        assert_eq!(progress.of(5), Mark::Refused);
+        assert!(Progress::none(0).is_none() && Progress::none(0).open().is_empty());
+    }
+
+    #[test]
+    fn what_another_knows_of_the_open_is_taken_over() {
+        for (own, other, joined) in
+            [("...", "t.r", "t.r"), ("tr.", "rtt", "trt"), ("..", "...", ".."), ("..", "t", "t.")]
+        {
+            let mut progress = Progress::parse(own).unwrap();
+            progress.join(&Progress::parse(other).unwrap());
+            assert_eq!(progress.marks(), joined, "{own} {other}");
+        }
     }
 }

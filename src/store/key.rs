@@ -236,7 +236,7 @@ mod tests {
         let id = MessageId::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap();
         assert_eq!(
             Key::outbox("main", &tenant, Some(&stream), Timestamp::from_millis(0x1_9abc), id).octets(),
-            b"outbox\0main\0acme\0marketing\00000000000019abc\x0001ARZ3NDEKTSV4RRFFQ69G5FAV\0"
+            b"outbox\0main\0acme\0marketing\x000000000000019abc\x0001ARZ3NDEKTSV4RRFFQ69G5FAV\0"
         );
     }
 

@@ -56,6 +56,11 @@ pub fn open<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, ReadError
     serde_json::from_slice(payload).map_err(|e| corrupt(e.to_string()))
 }
 
+/// Whether a value could be opened, whatever its type: format, checksum, and that it is JSON.
+pub fn check(key: &Key, value: &[u8]) -> Result<(), ReadError> {
+    open::<serde::de::IgnoredAny>(key, value).map(drop)
+}
+
 fn checksum(format: u8, payload: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&[format]);
@@ -78,11 +83,13 @@ mod tests {
         let sealed = seal(&vec![("acme".to_owned(), 5u32), ("other".to_owned(), 7)]);
         let whole: Vec<(String, u32)> = open(&key, &sealed).unwrap();
         assert_eq!(whole.len(), 2);
+        assert_eq!(check(&key, &sealed), Ok(()));
         let mut found = 0;
         for bit in 0..sealed.len() * 8 {
             let mut damaged = sealed.to_vec();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(matches!(open::<Vec<(String, u32)>>(&key, &damaged), Err(ReadError::Corrupt(k, _)) if k == key));
+            assert!(matches!(check(&key, &damaged), Err(ReadError::Corrupt(k, _)) if k == key));
             found += 1;
         }
         for cut in 0..sealed.len() {

@@ -21,10 +21,11 @@ use bulkhead::adapters::sled::SledStore;
 use bulkhead::adapters::spool::{self, FileSpool};
 use bulkhead::adapters::sqs::SqsNotices;
 use bulkhead::adapters::tls::{CaPem, Certificates, self_signed};
+use bulkhead::dispatch::waits::Waits;
 use bulkhead::dispatch::{self, Dispatch};
 use bulkhead::ingest::{self, Ingest};
 use bulkhead::mail::{Mailbox, StreamId, TenantId};
-use bulkhead::outbox::{self, Outbox};
+use bulkhead::outbox::{self, Bounds, Outbox};
 use bulkhead::policy::tenant::{FanOut, Pause, SenderPattern, Suppression, SuppressionReason, Tenant};
 use bulkhead::relay::{Limits, Listener, Means, Options, Relay, Tls};
 use bulkhead::sandbox::fault::Faults;
@@ -57,6 +58,7 @@ pub struct House {
     pub directory: Current,
     pub tenants: Vec<Tenant>,
     pub credentials: Vec<Credential>,
+    pub outbox: Arc<Outbox>,
     _drain: DropGuard,
     _folder: tempfile::TempDir,
 }
@@ -67,11 +69,29 @@ pub struct Plan {
     pub limits: Limits,
     pub mailer: ses::Options,
     pub dispatch: dispatch::Options,
+    /// What the outbox holds at most.
+    pub bounds: Bounds,
     /// The names of the two tenants.
     pub names: [String; 2],
 }
 
 impl Plan {
+    /// Nothing that is held waits for anything but its turn.
+    pub fn without_waits(mut self) -> Self {
+        self.dispatch.waits = Waits {
+            throttle_first: Duration::ZERO,
+            throttle_most: Duration::ZERO,
+            quota: Duration::ZERO,
+            retry_first: Duration::ZERO,
+            retry_most: Duration::ZERO,
+            outage_most: Duration::ZERO,
+            operator_first: Duration::ZERO,
+            operator_most: Duration::ZERO,
+            unknown: Duration::ZERO,
+        };
+        self
+    }
+
     /// Both tenants with names of their own, for the journal is one for all tests of a process.
     pub fn named(a: &str, b: &str) -> Self {
         Self {
@@ -79,6 +99,7 @@ impl Plan {
             limits: limits(),
             mailer: ses::Options::default(),
             dispatch: dispatch::Options::default(),
+            bounds: bounds(),
             names: [a.into(), b.into()],
         }
     }
@@ -135,11 +156,12 @@ impl House {
         let (ca, certificate, key) = self_signed(&["relay.example".into()]).unwrap();
         let certificates = Certificates::from_pem(&certificate, &key, clock.clone()).unwrap();
         let spool = Arc::new(FileSpool::open(folder.path(), spool::Options { writers: 4 }).unwrap());
-        let outbox = outbox::Options { bounds: bounds(), disk_reserve_bytes: 0 };
+        let outbox = outbox::Options { bounds: plan.bounds, disk_reserve_bytes: 0 };
         let opened = Outbox::open(Arc::clone(&store) as _, spool, "test", outbox, clock.now(), Duration::ZERO).await;
+        let outbox = opened.unwrap().0;
         let dispatch = Dispatch::new(
             dispatch::Means {
-                outbox: opened.unwrap().0,
+                outbox: Arc::clone(&outbox),
                 mailer: Arc::new(mailer),
                 store: Arc::clone(&store) as _,
                 directory: Arc::clone(&directory),
@@ -177,6 +199,7 @@ impl House {
             directory,
             tenants,
             credentials,
+            outbox,
             _drain: drain.drop_guard(),
             _folder: folder,
         }

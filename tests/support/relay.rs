@@ -323,23 +323,7 @@ impl Stand {
         let store_available = Arc::new(AtomicBool::new(true));
         let asked = Arc::clone(&store_available);
         let spool = MemorySpool::new();
-        let (clock, bounds) = (Arc::new(MachineClock), bounds());
-        let outbox = outbox::Options { bounds, disk_reserve_bytes: 0 };
-        let opened =
-            Outbox::open(Arc::clone(&store) as _, Arc::new(spool.clone()), "test", outbox, clock.now(), PATIENCE).await;
-        let dispatch = Dispatch::new(
-            dispatch::Means {
-                outbox: opened.unwrap().0,
-                mailer: Arc::clone(&ses) as _,
-                store: Arc::clone(&store) as _,
-                directory: Arc::clone(&directory),
-                clock,
-                random: Arc::new(MachineRandom),
-                tally: Arc::new(Tally::default()),
-            },
-            dispatch::Options::default(),
-            &[],
-        );
+        let dispatch = dispatcher(Arc::clone(&ses), Arc::clone(&store) as _, spool.clone(), &directory).await;
         let means = Means {
             store: Arc::clone(&store) as _,
             store_available: Arc::new(move || asked.load(Ordering::Relaxed)),
@@ -429,12 +413,36 @@ impl Stand {
 
     /// Verdict lines of this tenant.
     pub fn verdicts(&self) -> Vec<serde_json::Value> {
-        journal()
-            .all("tenant", &self.name)
-            .into_iter()
-            .filter(|line| line["event"] == "message_relayed" || line["event"] == "message_refused")
-            .collect()
+        journal().all("tenant", &self.name).into_iter().filter(is_verdict).collect()
     }
+}
+
+/// Whether a line of the log is a message's verdict.
+pub fn is_verdict(line: &serde_json::Value) -> bool {
+    ["message_relayed", "message_queued", "message_refused"].iter().any(|event| line["event"] == *event)
+}
+
+/// A dispatcher that holds in memory. Unless it is run, it makes the calls of new mail alone.
+pub async fn dispatcher(
+    ses: Arc<Script>,
+    store: Arc<dyn Store>,
+    spool: MemorySpool,
+    directory: &Current,
+) -> Arc<Dispatch> {
+    let clock = Arc::new(MachineClock);
+    let options = outbox::Options { bounds: bounds(), disk_reserve_bytes: 0 };
+    let opened =
+        Outbox::open(Arc::clone(&store), Arc::new(spool), "test", options, clock.now(), PATIENCE).await.unwrap();
+    let means = dispatch::Means {
+        outbox: opened.0,
+        mailer: ses,
+        store,
+        directory: Arc::clone(directory),
+        clock,
+        random: Arc::new(MachineRandom),
+        tally: Arc::new(Tally::default()),
+    };
+    Dispatch::new(means, dispatch::Options::default(), &[])
 }
 
 pub fn hash(secret: &str) -> SecretHash {

@@ -232,13 +232,12 @@ impl Versions {
                 None => batch.remove(put.key.clone(), condition),
             };
         }
-        let committed;
-        match store.commit(batch).await {
-            Ok(written) => committed = written,
+        let committed = match store.commit(batch).await {
+            Ok(written) => written,
             Err(CommitError::Conflict(key)) => return Expected::Conflict(key),
             Err(CommitError::KeyTwice(key)) => return Expected::KeyTwice(key),
             Err(other) => panic!("{other}"),
-        }
+        };
         for put in puts.iter().filter(|put| put.value.is_some()) {
             let version = store.get(&put.key).await.unwrap().unwrap().version;
             let known = self.0.entry(put.key.clone()).or_default();

@@ -1,9 +1,10 @@
 //! The data folder: who has it, how sled is opened in it, and how its files get onto the disk.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -111,6 +112,30 @@ pub(super) fn open_sled(dir: &Path) -> Result<Db, OpenError> {
         Ok(Err(error)) => Err(damaged(error.to_string())),
         Err(panic) => Err(damaged(words_of(panic.as_ref()))),
     }
+}
+
+/// Moves sled's own files into a new folder `to` in `dir`. What is there beside them stays: the lock,
+/// the control socket, the outbox's files.
+pub(super) fn move_aside(dir: &Path, to: &str) -> Result<PathBuf, OpenError> {
+    let at = |what: &'static str| move |source: io::Error| OpenError::Io { dir: dir.to_owned(), what, source };
+    let lock = lock(dir)?;
+    let aside = dir.join(to);
+    DirBuilder::new().mode(0o700).create(&aside).map_err(at("the folder for the damaged store cannot be made"))?;
+    let moved = || -> io::Result<()> {
+        for name in names_in(dir)?.into_iter().filter(|name| is_sleds(name)) {
+            fs::rename(dir.join(&name), aside.join(&name))?;
+        }
+        File::open(&aside)?.sync_all()?;
+        File::open(dir)?.sync_all()
+    };
+    moved().map_err(at("the damaged store cannot be moved"))?;
+    unlock(&lock);
+    Ok(aside)
+}
+
+/// Whether sled makes files of this name.
+fn is_sleds(name: &OsStr) -> bool {
+    name == "db" || name == "conf" || name == "blobs" || name.as_encoded_bytes().starts_with(b"snap.")
 }
 
 /// Syncs every file of the store, its folders and the folder it lies in. Gives the blob files.

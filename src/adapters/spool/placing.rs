@@ -48,7 +48,7 @@ impl Placing {
     fn place(&self, group: Vec<Job>) {
         let mut placed = Vec::with_capacity(group.len());
         for Job { mut fresh, to, replacing, answer } in group {
-            // Who has gone away in the meantime would never learn that the file is there.
+            // Who has gone away in the meantime would never learn that the file is there: it goes, unnamed.
             if answer.is_closed() {
                 continue;
             }
