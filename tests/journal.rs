@@ -221,7 +221,7 @@ impl Scene {
             let progress = Progress::none(self.recipients.len());
             let entry = Entry::new(&manifest, 12_345, progress, Cause::Throttled, text);
             journal::outcome_unknown_at_start(self.message, tenant, stream);
-            journal::outcome_unknown(tenant, stream, 60, text);
+            journal::outcome_unknown(&manifest, 60, text);
             journal::body_damaged(self.message, tenant, stream, text);
             journal::held_relayed(&manifest, &self.recipients, text);
             journal::held_refused(&manifest, &self.recipients[0], text);
@@ -240,6 +240,7 @@ impl Scene {
         journal::outbox_opened(4, 3, 2, 1);
         journal::outbox_failed(text);
         journal::outbox_recovered();
+        journal::outbox_unrenewed(text);
         journal::outbox_available(true);
         journal::backlog(1, 12_345, Duration::from_secs(1), 1);
         journal::lanes(2, 1);

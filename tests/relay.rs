@@ -286,7 +286,8 @@ async fn an_alarm_is_given_once_a_minute() {
     let stop = CancellationToken::new();
     let running = tokio::spawn(Arc::clone(&stand.dispatch).run(stop.clone(), stop.clone(), Duration::ZERO));
     let outbox = stand.dispatch.outbox();
-    outbox.retry(MessageId::parse(&id).unwrap()).unwrap();
+    let far = bulkhead::time::Timestamp::from_millis(u64::MAX);
+    outbox.retry(MessageId::parse(&id).unwrap(), far).await.unwrap();
     stand.dispatch.try_now(Some(&Lane { tenant: stand.tenant.id.clone(), stream: "transactional".parse().ok() }));
     let line = journal().wait("message_deferred", "message", &id).await;
     assert_eq!((&line["cause"], &line["attempts"]), (&"access_denied".into(), &1.into()));

@@ -294,9 +294,9 @@ impl Board {
         self.holds.len() + self.standing.keys().filter(|lane| !self.holds.contains_key(lane)).count()
     }
 
-    /// Holds whose time is over.
-    pub fn holds_over(&self, now: Timestamp) -> Vec<Lane> {
-        self.holds.iter().filter(|(_, hold)| hold.is_over(now)).map(|(lane, _)| lane.clone()).collect()
+    /// Lets go the lanes whose hold is over, whatever else they wait for; which they are.
+    pub fn take_holds_over(&mut self, now: Timestamp) -> Vec<Lane> {
+        self.holds.extract_if(|_, hold| hold.is_over(now)).map(|(lane, _)| lane).collect()
     }
 
     /// The next moment at which a hold is over.

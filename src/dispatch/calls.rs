@@ -63,6 +63,13 @@ impl Dispatch {
     }
 
     async fn call(&self, parcel: &Parcel, recipients: &[usize]) -> Outcome {
+        let begun = self.means.clock.instant();
+        let outcome = self.offer(parcel, recipients).await;
+        self.observe(parcel, recipients.len(), &outcome, begun);
+        outcome
+    }
+
+    async fn offer(&self, parcel: &Parcel, recipients: &[usize]) -> Outcome {
         let room = match self.copies.take(parcel.content.len()).await {
             Ok(room) => room,
             Err(short) => return Outcome::Retry(Retry::Busy, short.to_string()),
@@ -78,12 +85,10 @@ impl Dispatch {
             tags: parcel.manifest.tags.clone(),
             ses_tenant: parcel.passage.ses_tenant.clone(),
         };
-        let begun = self.means.clock.instant();
         parcel.under_way.begin();
         let outcome = self.means.mailer.send(call).await;
         parcel.under_way.end();
         drop(room);
-        self.observe(parcel, recipients.len(), &outcome, begun);
         outcome
     }
 

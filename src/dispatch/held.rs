@@ -26,6 +26,9 @@ use crate::upstream::Outcome;
 /// How long a message waits that our own bounds on calls kept from being offered.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 
+/// What a report says where the attempt that ended the message refused nobody.
+const EARLIER: &str = "refused in an earlier attempt, or suppressed since it was accepted";
+
 /// Why a message is not offered although its turn has come.
 enum NotNow {
     /// It waits on.
@@ -273,5 +276,5 @@ impl Dispatch {
 pub(super) fn refusal_in(answers: &[Answered]) -> &str {
     let refusals =
         answers.iter().map(|answer| &answer.outcome).filter(|outcome| matches!(outcome, Outcome::Refused(..)));
-    refusals.map(words).next().unwrap_or("it was refused before, or the recipient is suppressed")
+    refusals.map(words).next().unwrap_or(EARLIER)
 }

@@ -347,7 +347,7 @@ impl Dispatch {
         for lane in self.means.outbox.take_urged() {
             self.try_now(Some(&lane));
         }
-        let over = self.board().holds_over(now);
+        let over = self.board().take_holds_over(now);
         for lane in &over {
             journal::lane_released(&lane.tenant, lane.stream.as_ref());
         }

@@ -140,7 +140,7 @@ impl Failure<'_> {
     }
 
     fn what(&self) -> &'static str {
-        if self.expired { "could not be sent in time and was given up" } else { "was refused by Amazon SES" }
+        if self.expired { "could not be sent in time and was given up" } else { "was refused after it was accepted" }
     }
 
     fn why(&self) -> String {

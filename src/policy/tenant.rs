@@ -62,7 +62,7 @@ pub struct Stream {
     /// Whether a message that a client sends again is answered as the first was, and not sent again.
     pub dedupe: bool,
     /// Whether delivery status notifications (RFC 3464) go to the reverse-path of mail that expires,
-    /// or that SES refuses after its 250.
+    /// or that is refused after its 250.
     pub dsn: bool,
     /// Its own limits.
     pub limits: Limits,

@@ -3,22 +3,29 @@
 //!
 //! acme (A) and bravo (B) have a transactional and a marketing stream each, a domain each, and
 //! share `vendor.example`. acme may also send as the one address `billing@acme.test`.
+//!
+//! Time can be let pass ([`House::pass`]), the disk of the bodies can be filled ([`Platter::fill`]), and
+//! what the way of a message writes is counted.
 
 #![allow(dead_code, missing_docs)]
 // A test says what it expects by panicking; clippy's leave for tests does not reach their support.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use base64::Engine as _;
 use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::ses::{self, Credentials, SesMailer, sdk_config};
 use bulkhead::adapters::sled::SledStore;
-use bulkhead::adapters::spool::{self, FileSpool};
+use bulkhead::adapters::spool::{self, Disk, FileSpool, RealDisk};
 use bulkhead::adapters::sqs::SqsNotices;
 use bulkhead::adapters::tls::{CaPem, Certificates, self_signed};
 use bulkhead::dispatch::waits::Waits;
@@ -30,6 +37,7 @@ use bulkhead::policy::tenant::{FanOut, Pause, SenderPattern, Suppression, Suppre
 use bulkhead::relay::{Limits, Listener, Means, Options, Relay, Tls};
 use bulkhead::sandbox::fault::Faults;
 use bulkhead::sandbox::inbox::{Inbox, Message};
+use bulkhead::sandbox::socket::Door;
 use bulkhead::sandbox::sqs::EventQueue;
 use bulkhead::sandbox::{self, Sandbox};
 use bulkhead::secret::Secret;
@@ -38,7 +46,8 @@ use bulkhead::store::credential::Credential;
 use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::suppressions;
 use bulkhead::store::tally::Tally;
-use bulkhead::time::Clock as _;
+use bulkhead::store::{Batch, CommitError, Key, Pending, ReadError, Store, Versioned};
+use bulkhead::time::{Clock, Timestamp};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::{Client, bounds, clients_of, code, credential, hash, journal, limits, long_ago, tenant, terms};
@@ -51,16 +60,26 @@ pub struct House {
     pub starttls: SocketAddr,
     pub implicit: SocketAddr,
     pub ca: CaPem,
+    /// The sandbox's.
+    pub url: String,
     pub inbox: Arc<Inbox>,
     pub faults: Arc<Faults>,
     pub queue: Arc<EventQueue>,
+    /// Of the sandbox.
+    pub door: Arc<Door>,
     pub store: Arc<SledStore>,
+    /// The store as relay, dispatcher and outbox have it.
+    pub path: Arc<Counted>,
+    /// The disk of the bodies.
+    pub platter: Arc<Platter>,
+    pub dispatch: Arc<Dispatch>,
     pub directory: Current,
     pub tenants: Vec<Tenant>,
     pub credentials: Vec<Credential>,
     pub outbox: Arc<Outbox>,
+    ahead: Arc<AtomicU64>,
     _drain: DropGuard,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What a house is like, to be changed before it is built.
@@ -71,6 +90,8 @@ pub struct Plan {
     pub dispatch: dispatch::Options,
     /// What the outbox holds at most.
     pub bounds: Bounds,
+    /// Octets of the disk that it leaves free.
+    pub disk_reserve_bytes: u64,
     /// The names of the two tenants.
     pub names: [String; 2],
 }
@@ -100,8 +121,129 @@ impl Plan {
             mailer: ses::Options::default(),
             dispatch: dispatch::Options::default(),
             bounds: bounds(),
+            disk_reserve_bytes: 0,
             names: [a.into(), b.into()],
         }
+    }
+}
+
+/// The machine's clock, ahead by what a test has let pass. Conversations keep the machine's instants,
+/// or they would all be over.
+#[derive(Clone)]
+struct Ahead {
+    millis: Arc<AtomicU64>,
+    instants: bool,
+}
+
+/// A store of which is counted what is committed.
+pub struct Counted {
+    inner: Arc<SledStore>,
+    commits: AtomicUsize,
+}
+
+/// A disk that can be full, and on which is counted what is written.
+#[derive(Default)]
+pub struct Platter {
+    full: AtomicBool,
+    writes: AtomicUsize,
+    renames: AtomicUsize,
+    syncs: AtomicUsize,
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        MachineClock.now().plus(Duration::from_millis(self.millis.load(Ordering::Relaxed)))
+    }
+
+    fn instant(&self) -> Instant {
+        let ahead = if self.instants { self.millis.load(Ordering::Relaxed) } else { 0 };
+        MachineClock.instant() + Duration::from_millis(ahead)
+    }
+}
+
+impl Counted {
+    /// Commits since the start.
+    pub fn commits(&self) -> usize {
+        self.commits.load(Ordering::Relaxed)
+    }
+}
+
+impl Store for Counted {
+    fn get<'a>(&'a self, key: &'a Key) -> Pending<'a, Result<Option<Versioned>, ReadError>> {
+        self.inner.get(key)
+    }
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a Key,
+        after: Option<&'a Key>,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<(Key, Versioned)>, ReadError>> {
+        self.inner.scan(prefix, after, limit)
+    }
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.inner.commit(batch)
+    }
+}
+
+impl Platter {
+    /// From now on there is no room on it, or there is again.
+    pub fn fill(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// Pieces written, names given and syncs since the start.
+    pub fn counts(&self) -> [usize; 3] {
+        [&self.writes, &self.renames, &self.syncs].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+/// The platter of a house, as its spool has it.
+struct Mounted(Arc<Platter>);
+
+impl Disk for Mounted {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        RealDisk.create(path)
+    }
+    fn open(&self, path: &Path, writing: bool) -> io::Result<File> {
+        RealDisk.open(path, writing)
+    }
+    fn length(&self, file: &File) -> io::Result<u64> {
+        RealDisk.length(file)
+    }
+    fn write(&self, file: &File, octets: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+        if self.0.full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.writes.fetch_add(1, Ordering::Relaxed);
+        RealDisk.write(file, octets, at)
+    }
+    fn read(&self, file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
+        RealDisk.read(file, into, at)
+    }
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
+        RealDisk.truncate(file, length)
+    }
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.0.syncs.fetch_add(1, Ordering::Relaxed);
+        RealDisk.sync_data(file)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.renames.fetch_add(1, Ordering::Relaxed);
+        RealDisk.rename(from, to)
+    }
+    fn sync_folder(&self, folder: &File) -> io::Result<()> {
+        self.0.syncs.fetch_add(1, Ordering::Relaxed);
+        RealDisk.sync_folder(folder)
+    }
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        RealDisk.unlink(path)
+    }
+    fn names(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        RealDisk.names(folder)
+    }
+    fn room(&self, folder: &File) -> io::Result<u64> {
+        RealDisk.room(folder)
     }
 }
 
@@ -119,6 +261,7 @@ impl House {
         let sandbox = Sandbox::bind("127.0.0.1:0".parse().unwrap(), sandbox_options).await.unwrap();
         let (url, queue_url) = (sandbox.url(), sandbox.queue_url());
         let (inbox, faults, queue) = (sandbox.messages(), sandbox.faults(), sandbox.queue());
+        let door = sandbox.door();
         tokio::spawn(sandbox.run(drain.clone()));
 
         let keys =
@@ -145,7 +288,7 @@ impl House {
         let ingest = Ingest::new(
             Arc::clone(&store) as _,
             Arc::clone(&directory),
-            Arc::new(SqsNotices::new(&aws, Some(url), queue_url)),
+            Arc::new(SqsNotices::new(&aws, Some(url.clone()), queue_url)),
             clock.clone(),
             random.clone(),
             tally.clone(),
@@ -155,17 +298,22 @@ impl House {
 
         let (ca, certificate, key) = self_signed(&["relay.example".into()]).unwrap();
         let certificates = Certificates::from_pem(&certificate, &key, clock.clone()).unwrap();
-        let spool = Arc::new(FileSpool::open(folder.path(), spool::Options { writers: 4 }).unwrap());
-        let outbox = outbox::Options { bounds: plan.bounds, disk_reserve_bytes: 0 };
-        let opened = Outbox::open(Arc::clone(&store) as _, spool, "test", outbox, clock.now(), Duration::ZERO).await;
+        let ahead = Arc::new(AtomicU64::new(0));
+        let clock_of = |instants| Arc::new(Ahead { millis: Arc::clone(&ahead), instants });
+        let path = Arc::new(Counted { inner: Arc::clone(&store), commits: AtomicUsize::new(0) });
+        let platter = Arc::new(Platter::default());
+        let mounted = Mounted(Arc::clone(&platter));
+        let spool = Arc::new(FileSpool::open_on(folder.path(), spool::Options { writers: 4 }, mounted).unwrap());
+        let outbox = outbox::Options { bounds: plan.bounds, disk_reserve_bytes: plan.disk_reserve_bytes };
+        let opened = Outbox::open(Arc::clone(&path) as _, spool, "test", outbox, clock.now(), Duration::ZERO).await;
         let outbox = opened.unwrap().0;
         let dispatch = Dispatch::new(
             dispatch::Means {
                 outbox: Arc::clone(&outbox),
                 mailer: Arc::new(mailer),
-                store: Arc::clone(&store) as _,
+                store: Arc::clone(&path) as _,
                 directory: Arc::clone(&directory),
-                clock: clock.clone(),
+                clock: clock_of(true),
                 random: random.clone(),
                 tally,
             },
@@ -174,12 +322,12 @@ impl House {
         );
         tokio::spawn(Arc::clone(&dispatch).run(drain.clone(), drain.clone(), Duration::ZERO));
         let means = Means {
-            store: Arc::clone(&store) as _,
+            store: Arc::clone(&path) as _,
             store_available: Arc::new(|| true),
             directory: Arc::clone(&directory),
-            dispatch,
+            dispatch: Arc::clone(&dispatch),
             acceptor: Some(Arc::new(certificates)),
-            clock,
+            clock: clock_of(false),
             random,
         };
         let listener = |tls| Listener { address: "127.0.0.1:0".parse().unwrap(), tls, trusted_proxies: None };
@@ -192,17 +340,51 @@ impl House {
             starttls: addresses[0],
             implicit: addresses[1],
             ca,
+            url,
             inbox,
             faults,
             queue,
+            door,
             store,
+            path,
+            platter,
+            dispatch,
             directory,
             tenants,
             credentials,
             outbox,
+            ahead,
             _drain: drain.drop_guard(),
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Lets time pass for relay and dispatcher. The dispatcher finds out within half a second.
+    pub fn pass(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap();
+        self.ahead.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// The time as relay and dispatcher have it.
+    pub fn now(&self) -> Timestamp {
+        Ahead { millis: Arc::clone(&self.ahead), instants: false }.now()
+    }
+
+    /// Body files in the outbox's folder, those that are being written among them.
+    pub fn files(&self) -> usize {
+        let outbox = self.folder.path().join("outbox");
+        let bodies = |folder: &Path| {
+            let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+            entries.filter(|entry| entry.file_type().unwrap().is_file() && entry.file_name() != "generation").count()
+        };
+        bodies(&outbox) + bodies(&outbox.join("incoming"))
+    }
+
+    /// With the tenants as `change` makes them of those it was built with.
+    pub fn with(&self, change: impl FnOnce(&mut Vec<Tenant>)) {
+        let mut tenants = self.tenants.clone();
+        change(&mut tenants);
+        self.publish(tenants, self.credentials.clone());
     }
 
     fn publish(&self, tenants: Vec<Tenant>, credentials: Vec<Credential>) {
