@@ -35,6 +35,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::mail::{Durable, MessageId, TenantId};
@@ -256,14 +257,24 @@ impl Outbox {
     /// Begins a file for a message that is still arriving and has outgrown memory; `head_bytes` of it
     /// stay there.
     pub async fn begin(&self, head_bytes: usize) -> Result<Box<dyn Draft>, HoldError> {
-        self.check_room(0)?;
+        self.check_room(LEAST)?;
         let begun = self.spool.begin(spill_room(head_bytes)).await;
         self.note(&begun);
         Ok(begun?)
     }
 
-    /// Notes how a write that somebody else made went (to a draft, say).
-    pub fn note<T>(&self, written: &Result<T, SpoolError>) {
+    /// Writes more of a message that is still arriving. What arrives leaves the reserve alone as well:
+    /// many large messages at once would be the end of it.
+    pub async fn append(&self, draft: &mut dyn Draft, octets: Bytes) -> Result<(), HoldError> {
+        self.check_room(octets.len() as u64)?;
+        let written = draft.append(octets).await;
+        if written.is_err() {
+            self.note(&written);
+        }
+        Ok(written?)
+    }
+
+    fn note<T>(&self, written: &Result<T, SpoolError>) {
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         match written {
             Ok(_) => *fault = None,

@@ -201,11 +201,7 @@ impl Connection {
             Some(draft) => draft,
             none => none.insert(outbox.begin(bounds.head_bytes()).await?),
         };
-        let written = draft.append(octets).await;
-        if written.is_err() {
-            outbox.note(&written);
-        }
-        Ok(written?)
+        outbox.append(&mut **draft, octets).await
     }
 
     /// The file of the message that is asked about.

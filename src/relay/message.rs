@@ -153,9 +153,8 @@ impl Message {
         }
         let lost = || Stopped::ours(wording::fault(), "what was spilled to a file is not there".into());
         let mut draft = self.draft.take().filter(|draft| draft.len() == self.data.spilled).ok_or_else(lost)?;
-        let written = draft.append(std::mem::take(&mut self.data.rest)).await;
-        if let Err(error) = &written {
-            self.office.means.dispatch.outbox().note(&written);
+        let outbox = self.office.means.dispatch.outbox();
+        if let Err(error) = outbox.append(&mut *draft, std::mem::take(&mut self.data.rest)).await {
             return Err(Stopped::ours(wording::short_of_disk(), error.to_string()));
         }
         self.share.shrink(self.data.head.len());

@@ -272,8 +272,8 @@ impl Process {
     }
 
     /// Looks at every line so far.
-    pub fn each_line(&self, mut look: impl FnMut(&Value)) {
-        self.said.lines.lock().unwrap().iter().for_each(|line| look(line));
+    pub fn each_line(&self, look: impl FnMut(&Value)) {
+        self.said.lines.lock().unwrap().iter().for_each(look);
     }
 
     /// Waits until it has closed its output: after its end nothing it said is missing.
