@@ -43,7 +43,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,6 +82,8 @@ const UPKEEP: Duration = Duration::from_secs(2);
 const RENEWAL: Duration = Duration::from_secs(3600);
 /// How often SES is asked what the account may send.
 const ACCOUNT: Duration = Duration::from_secs(60);
+/// How long the first answer to that is waited for where mail is held already.
+const FIRST_ACCOUNT: Duration = Duration::from_secs(5);
 /// Most messages given up in one go.
 const EXPIRIES: usize = 100;
 /// Octets a place stands for.
@@ -285,7 +288,7 @@ impl Dispatch {
     /// Sends what is held until `drain`, and lets attempts under way go on until `end`; then waits up to
     /// `grace` for the last of them. Gives how many were cut off.
     pub async fn run(self: Arc<Self>, drain: CancellationToken, end: CancellationToken, grace: Duration) -> usize {
-        let account = tokio::spawn(Arc::clone(&self).learn_rate(drain.clone()));
+        let account = self.know_rate(drain.clone()).await;
         let mut directory = self.means.directory.load_full();
         let all: Vec<Lane> =
             self.means.outbox.with_index(|index| index.lanes().map(|(lane, _)| lane.clone()).collect());
@@ -444,6 +447,11 @@ impl Dispatch {
                     _ => &[cause],
                 };
                 self.means.outbox.release(scope.as_ref(), passed);
+                if passed.contains(&Cause::Network) {
+                    // Who was the probe of a long outage, and heard nothing, has waited longer each time.
+                    let latest = self.means.clock.now().plus(self.options.waits.unknown);
+                    self.means.outbox.bring_forward(scope.as_ref(), &[Cause::Unknown], latest);
+                }
                 self.unpark();
             }
         }
@@ -473,12 +481,23 @@ impl Dispatch {
         }
     }
 
+    /// Begins to learn how many recipients a second SES takes. Where mail is held already, the first
+    /// answer is waited for, so that a start does not begin with throttles.
+    async fn know_rate(self: &Arc<Self>, drain: CancellationToken) -> JoinHandle<()> {
+        let (first, answered) = oneshot::channel();
+        let learning = tokio::spawn(Arc::clone(self).learn_rate(first, drain));
+        if self.means.outbox.backlog().messages > 0 {
+            let _ = timeout(FIRST_ACCOUNT, answered).await;
+        }
+        learning
+    }
+
     /// Learns from SES how many recipients a second it takes, unless a setting says it.
-    async fn learn_rate(self: Arc<Self>, drain: CancellationToken) {
+    async fn learn_rate(self: Arc<Self>, first: oneshot::Sender<()>, drain: CancellationToken) {
         if self.options.max_send_rate.is_some() {
             return;
         }
-        let (mut known, mut told) = (None, false);
+        let (mut known, mut told, mut first) = (None, false, Some(first));
         loop {
             match self.means.mailer.account().await {
                 Ok(account) if account.max_send_rate > 0.0 => {
@@ -495,6 +514,10 @@ impl Dispatch {
                         journal::account_unknown(&error);
                     }
                 }
+            }
+            if let Some(first) = first.take() {
+                // Nobody may wait for it any more.
+                let _ = first.send(());
             }
             if timeout(ACCOUNT, drain.cancelled()).await.is_ok() {
                 return;

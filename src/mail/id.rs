@@ -152,6 +152,9 @@ macro_rules! sortable {
                 id.to_string().eq_ignore_ascii_case(text).then_some(id)
             }
 
+            /// The one that sorts behind all others.
+            pub const LAST: Self = Self(ulid::Ulid(u128::MAX));
+
             /// The moment it was made.
             pub fn made(&self) -> Timestamp {
                 Timestamp::from_millis(self.0.timestamp_ms())

@@ -257,6 +257,18 @@ impl Index {
         released.len()
     }
 
+    /// Lets those of a lane (`None`: of all) that wait for one of `causes` wait until `latest` at the
+    /// longest. Says how many would have waited longer.
+    pub fn bring_forward(&mut self, lane: Option<&Lane>, causes: &[Cause], latest: Timestamp) -> usize {
+        let of_lane = |slot: &Slot| lane.is_none_or(|lane| slot.lane == *lane) && causes.contains(&slot.cause);
+        let later: Vec<MessageId> = self.timers.range((latest, MessageId::LAST)..).map(|(_, id)| *id).collect();
+        let brought = later.into_iter().filter(|id| self.slots.get(id).is_some_and(of_lane)).collect::<Vec<_>>();
+        for id in &brought {
+            self.change(*id, |slot| slot.wait = Wait::Until(latest));
+        }
+        brought.len()
+    }
+
     /// Messages past their age, up to `limit`; not those that are being sent.
     pub fn expired(&self, now: Timestamp, limit: usize) -> Vec<MessageId> {
         self.expiries.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).take(limit).collect()
@@ -411,6 +423,7 @@ mod tests {
         active_past_age: usize,
         leased: usize,
         held_up: usize,
+        brought: usize,
         most: usize,
     }
 
@@ -655,6 +668,16 @@ mod tests {
                 }
                 assert_eq!(index.release(of, causes), released);
                 depth.released += released;
+                let (latest, mut brought) = (now.plus(std::time::Duration::from_millis(20)), 0);
+                for (_, slot) in &mut naive.slots {
+                    let longer = matches!(slot.wait, Wait::Until(at) if at > latest);
+                    if longer && slot.cause == CAUSES[a % 4] && of.is_none_or(|lane| slot.lane == *lane) {
+                        slot.wait = Wait::Until(latest);
+                        brought += 1;
+                    }
+                }
+                assert_eq!(index.bring_forward(of, &[CAUSES[a % 4]], latest), brought);
+                depth.brought += brought;
             }
             14 => {
                 let Some(at) = held else {
@@ -714,7 +737,7 @@ mod tests {
         assert!(ready > 1000 && waiting > 1000 && active > 1000, "{depth:?}");
         assert!(depth.promoted > 300 && depth.released > 100 && depth.removed > 800, "{depth:?}");
         assert!(depth.expired > 1000 && depth.active_past_age > 300 && depth.leased > 300, "{depth:?}");
-        assert!(depth.most >= BOUNDS.messages && depth.held_up > 100, "{depth:?}");
+        assert!(depth.most >= BOUNDS.messages && depth.held_up > 100 && depth.brought > 50, "{depth:?}");
     }
 
     #[test]

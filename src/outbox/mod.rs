@@ -389,6 +389,14 @@ impl Outbox {
         released
     }
 
+    /// Lets those of a lane (`None`: of all) that wait for one of `causes` wait until `latest` at the
+    /// longest.
+    pub fn bring_forward(&self, lane: Option<&Lane>, causes: &[Cause], latest: Timestamp) {
+        if self.index().bring_forward(lane, causes, latest) > 0 {
+            self.news.notify_one();
+        }
+    }
+
     /// Whatever is asked of the schedule in one go. Nothing may be awaited in `ask`.
     pub fn with_index<T>(&self, ask: impl FnOnce(&mut Index) -> T) -> T {
         ask(&mut self.index())
