@@ -17,8 +17,8 @@ use bulkhead::mail::MessageId;
 use bulkhead::outbox::memory::MemorySpool;
 use bulkhead::outbox::recover::Found;
 use bulkhead::outbox::{
-    BodyError, Bounds, Cause, Content, Deferral, Draft, Entry, HoldError, Holding, Lane, Lease, Mark, Options, Outbox,
-    OutboxError, Progress, Spool, SpoolError, Start, Wait,
+    BodyError, Bounds, Cause, Content, Deferral, Draft, Entry, HoldError, Holding, LEAST, Lane, Lease, Mark, Options,
+    Outbox, OutboxError, Progress, Spool, SpoolError, Start, Wait,
 };
 use bulkhead::store::memory::MemoryStore;
 use bulkhead::store::{Batch, CommitError, If, Key, Pending, ReadError, Store, Versioned, record};
@@ -180,10 +180,10 @@ impl World {
                 self.spool_fails = self.roll(4) > 0;
                 self.spool.fail_with(self.spool_fails.then_some(fault));
                 self.outbox.probe().await;
-                assert!(self.spool_fails || self.free < 1000 || self.outbox.fault().is_none());
+                assert!(self.spool_fails || self.free < 1000 + LEAST || self.outbox.fault().is_none());
             }
             65 => {
-                self.free = [1 << 30, 999, 1500][self.roll(3)];
+                self.free = [1 << 30, 999, 1500, 6000][self.roll(4)];
                 self.spool.leave_room(self.free);
             }
             66 => self.copy().await,
@@ -324,7 +324,7 @@ impl World {
 
     async fn spill(&mut self, first: usize, tail: &[u8]) -> Option<Arc<dyn Draft>> {
         let begun = self.outbox.begin(first).await;
-        if self.free < OPTIONS.disk_reserve_bytes {
+        if self.free < OPTIONS.disk_reserve_bytes + LEAST {
             assert!(matches!(begun.err(), Some(HoldError::Reserve { .. })));
             self.depth.no_room += 1;
             return None;
@@ -747,7 +747,7 @@ async fn sequences(count: u64, steps: usize, backend: impl Fn() -> Backend) -> D
 
 #[tokio::test]
 async fn what_is_held_is_held_until_its_end_whatever_happens() {
-    let depth = sequences(100, 150, || Backend::Memory(Arc::default())).await;
+    let depth = sequences(140, 150, || Backend::Memory(Arc::default())).await;
     let Depth { held, spilled, held_leased, past, no_room, spool_failed, .. } = depth;
     assert!(held > 1200 && spilled > 400 && held_leased > 300, "{depth:?}");
     assert!(past > 500 && no_room > 50 && spool_failed > 50, "{depth:?}");
@@ -851,6 +851,23 @@ async fn a_write_goes_to_its_end_even_if_nobody_waits_for_it() {
     once(lease.complete()).await;
     assert_eq!((outbox.backlog().messages, spool.ids().len()), (0, 0));
     assert_eq!(store.scan(&Key::outbox_of(NODE), None, 9).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_is_noted_while_an_attempt_goes_on_outlives_it() {
+    let (outbox, store, spool, ids) = with(1).await;
+    let lane = lanes().swap_remove(0);
+    let lease = outbox.lease(&lane, NOW.plus(LEASE)).await.unwrap().unwrap();
+    outbox.note_progress(ids[0], &Progress::parse("t.").unwrap()).await;
+    assert_eq!(outbox.entry(ids[0]).await.unwrap().1.progress.marks(), "..", "the row is written at the end");
+    drop(lease);
+    drop(outbox);
+
+    let later = NOW.plus(LEASE * 2);
+    let (outbox, _) = open(&store, &spool, later).await;
+    outbox.with_index(|index| index.promote(later.plus(UNKNOWN_WAIT)));
+    let lease = outbox.lease(&lane, later.plus(LEASE)).await.unwrap().unwrap();
+    assert_eq!((lease.entry().progress.marks().as_str(), lease.entry().unknown), ("t.", 1));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use super::view::{Discarded, HeldPage, HeldRow, HeldView, LeftAlone, Retried};
 use crate::journal;
 use crate::mail::{MessageId, StreamId, TenantId};
 use crate::outbox::{Cause, Entry, Mark, Outbox, OutboxError, Slot, Wait};
-use crate::store::ReadError;
+use crate::store::{CommitError, ReadError};
 use crate::time::Timestamp;
 
 /// Most messages that are looked at without letting others at the schedule.
@@ -246,6 +246,10 @@ where
                 }
                 OutboxError::Read(error @ ReadError::Corrupt(..)) => {
                     let why = format!("{error}; `bulkhead store rebuild` makes the row anew");
+                    all.left_alone.push(LeftAlone { message, why });
+                }
+                OutboxError::Commit(CommitError::Conflict { .. }) => {
+                    let why = "its row is not as this process wrote it; `bulkhead store verify` says more".into();
                     all.left_alone.push(LeftAlone { message, why });
                 }
                 error @ (OutboxError::Read(_) | OutboxError::Commit(_) | OutboxError::Spool(_)) => {

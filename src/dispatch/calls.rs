@@ -6,7 +6,8 @@
 //!
 //! Promises: no call without the stream's configuration set and our tags; the message's octets are
 //! copied once for each call and never otherwise; every outcome is told to the breakers, the alarms
-//! and the counts, whoever made the call.
+//! and the counts, whoever made the call. Of a held message with several calls each answer is noted in
+//! its file, so that a process that dies between two calls sends to nobody again who was served.
 
 use std::sync::Arc;
 
@@ -42,6 +43,12 @@ impl Dispatch {
             match under_way.join_next().await {
                 Some(Ok((at, outcome))) => {
                     going_on &= go_on_after(&outcome);
+                    let recipients = calls.get(at).map(Vec::as_slice).unwrap_or_default();
+                    let noted = parcel.calls.answered(recipients, &outcome);
+                    // The last answers are written with the end of the attempt.
+                    if let Some(marks) = noted.filter(|_| !under_way.is_empty() || begun < calls.len()) {
+                        self.means.outbox.note_progress(parcel.manifest.id, &marks).await;
+                    }
                     if let Some(place) = answers.get_mut(at) {
                         *place = Some(outcome);
                     }
@@ -85,9 +92,9 @@ impl Dispatch {
             tags: parcel.manifest.tags.clone(),
             ses_tenant: parcel.passage.ses_tenant.clone(),
         };
-        parcel.under_way.begin();
+        parcel.calls.begin();
         let outcome = self.means.mailer.send(call).await;
-        parcel.under_way.end();
+        parcel.calls.end();
         drop(room);
         outcome
     }

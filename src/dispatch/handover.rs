@@ -16,10 +16,10 @@ use super::Dispatch;
 use super::alarm::words;
 use super::held::refusal_in;
 use super::join::{Joined, join};
-use super::parcel::{Answered, Parcel};
+use super::parcel::{Answered, Parcel, mark_of};
 use super::repeats::Begun;
 use crate::mail::{MessageId, Receipt, Taken};
-use crate::outbox::{Cause, HoldError, Holding, Lane, Mark, Order, Progress, Start};
+use crate::outbox::{Cause, HoldError, Holding, Lane, Order, Progress, Start};
 use crate::policy::tenant::Handoff;
 use crate::upstream::{Outcome, Retry};
 
@@ -136,6 +136,7 @@ impl Dispatch {
         let began = self.means.clock.instant();
         let everybody: Vec<usize> = (0..parcel.manifest.recipients.len()).collect();
         let calls = parcel.spread(&everybody);
+        parcel.calls.start(Progress::none(everybody.len()), false);
         let parcel = Arc::new(parcel);
         let all = Arc::clone(self).call_all(Arc::clone(&parcel), calls);
         let mut calling = Box::pin(async move {
@@ -161,7 +162,8 @@ impl Dispatch {
                 let holding = Holding {
                     manifest: &parcel.manifest,
                     content: &parcel.content,
-                    progress: Progress::none(parcel.manifest.recipients.len()),
+                    // Whom the calls have reached so far; the others they reach are noted from now on.
+                    progress: parcel.calls.marks(),
                     cause,
                     words: "",
                     unknown: 0,
@@ -169,6 +171,7 @@ impl Dispatch {
                 };
                 match self.means.outbox.hold(holding).await {
                     Ok((durable, lease)) => {
+                        parcel.calls.held();
                         let ses = self.means.clock.instant().saturating_duration_since(began);
                         if let Some(lease) = lease {
                             let (dispatch, parcel) = (Arc::clone(self), Arc::clone(&parcel));
@@ -300,13 +303,8 @@ impl Drop for Probe {
 /// What the answers add to the marks of a message's recipients.
 pub(super) fn progress(mut progress: Progress, answers: &[Answered]) -> Progress {
     for Answered { recipients, outcome } in answers {
-        let mark = match outcome {
-            Outcome::Sent(_) => Mark::Taken,
-            Outcome::Refused(..) => Mark::Refused,
-            Outcome::Retry(..) | Outcome::Paused(..) | Outcome::Unknown(_) => continue,
-        };
-        for at in recipients {
-            progress.mark(*at, mark);
+        if let Some(mark) = mark_of(outcome) {
+            progress.take(recipients, mark);
         }
     }
     progress

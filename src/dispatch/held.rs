@@ -72,7 +72,8 @@ impl Dispatch {
             return Ended::Uncalled;
         }
         let content = Content { first: vec![raw.into()], draft: None };
-        let parcel = Arc::new(Parcel { manifest, content, passage, under_way: Arc::new(Calls::default()) });
+        let parcel = Arc::new(Parcel { manifest, content, passage, calls: Arc::new(Calls::default()) });
+        parcel.calls.start(marks.clone(), true);
         let calls = parcel.spread(&marks.open());
         if calls.is_empty() {
             self.finish(lease, &parcel, marks, Vec::new()).await;
@@ -207,6 +208,8 @@ impl Dispatch {
         let (attempts, unknown) = (lease.entry().attempts, lease.entry().unknown);
         if let Err(error) = lease.complete().await {
             journal::outbox_deferred(&manifest.tenant, manifest.stream.as_ref(), &error.to_string());
+            // The row stays. Its file says that nobody is left, to whoever takes it up again.
+            self.means.outbox.note_progress(manifest.id, &marks).await;
             return;
         }
         journal::message_dispatched(manifest, sent, refused, attempts, unknown, held);

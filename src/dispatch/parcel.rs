@@ -1,10 +1,10 @@
 //! A message on its way to SES: what it is, by what it leaves, to whom in which calls.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::mail::{ConfigurationSet, Mailbox, SesTenant};
-use crate::outbox::{Content, Lane, Manifest};
+use crate::outbox::{Content, Lane, Manifest, Mark, Progress};
 use crate::policy::tenant::{FanOut, Handoff, StreamKind};
 use crate::upstream::{CALL_RECIPIENTS, Outcome};
 
@@ -36,13 +36,24 @@ pub struct Parcel {
     pub content: Content,
     /// By what it leaves.
     pub passage: Passage,
-    /// Calls that have begun and not ended, for who has to say so when it is cut short.
-    pub under_way: Arc<Calls>,
+    /// How its calls stand, for who has to say so when it is cut short.
+    pub calls: Arc<Calls>,
 }
 
-/// A number of calls.
+/// How the calls of a message stand while they are made.
 #[derive(Debug, Default)]
-pub struct Calls(AtomicUsize);
+pub struct Calls {
+    under_way: AtomicUsize,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// What has become of its recipients.
+    marks: Progress,
+    /// It is held: what becomes of them is to be noted in its file.
+    is_held: bool,
+}
 
 /// What came of one call.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,17 +82,52 @@ impl Parcel {
 }
 
 impl Calls {
-    /// How many are under way.
-    pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+    /// How many have begun and not ended.
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// They are about to begin, and this has become of the recipients so far.
+    pub(super) fn start(&self, marks: Progress, is_held: bool) {
+        *self.known() = Known { marks, is_held };
     }
 
     pub(super) fn begin(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.under_way.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn end(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes an answer in; gives the marks if they are to be noted.
+    pub(super) fn answered(&self, recipients: &[usize], outcome: &Outcome) -> Option<Progress> {
+        let mut known = self.known();
+        known.marks.take(recipients, mark_of(outcome)?);
+        known.is_held.then(|| known.marks.clone())
+    }
+
+    /// What has become of the recipients so far.
+    pub(super) fn marks(&self) -> Progress {
+        self.known().marks.clone()
+    }
+
+    /// The message is held from now on.
+    pub(super) fn held(&self) {
+        self.known().is_held = true;
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The mark that an outcome gives; `None` for one that may pass later.
+pub(super) fn mark_of(outcome: &Outcome) -> Option<Mark> {
+    match outcome {
+        Outcome::Sent(_) => Some(Mark::Taken),
+        Outcome::Refused(..) => Some(Mark::Refused),
+        Outcome::Retry(..) | Outcome::Paused(..) | Outcome::Unknown(_) => None,
     }
 }
 

@@ -56,7 +56,7 @@ use index::Index;
 const LOOKS: usize = 16;
 
 /// The least that a held message takes of a disk: a block.
-const LEAST: u64 = 4096;
+pub const LEAST: u64 = 4096;
 
 /// How an outbox is set up.
 #[derive(Clone, Copy, Debug)]
@@ -282,6 +282,13 @@ impl Outbox {
             // One file's misfortune: it says nothing of the disk.
             Err(SpoolError::Missing) => {}
         }
+    }
+
+    /// Notes in its file how far a message has come whose attempt goes on: should the process end
+    /// before the attempt does, those who are served by then are not served again.
+    pub async fn note_progress(&self, id: MessageId, progress: &Progress) {
+        // Without its note those may get it twice, and only if the process ends.
+        self.note(&self.spool.append(id, body::note(progress)).await);
     }
 
     /// Claims the next ready message of a lane; `None` where there is none. Nothing is written yet.

@@ -20,7 +20,7 @@ pub enum Mark {
 }
 
 /// The marks of all recipients.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Progress(Vec<Mark>);
 
 impl Progress {
@@ -43,6 +43,11 @@ impl Progress {
                 *mark = *known;
             }
         }
+    }
+
+    /// Notes the same of all recipients of one call.
+    pub fn take(&mut self, places: &[usize], mark: Mark) {
+        places.iter().for_each(|at| self.mark(*at, mark));
     }
 
     /// What became of the recipient at `at`; one that is not there is not sent to.

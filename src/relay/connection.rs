@@ -35,7 +35,7 @@ use super::memory::Share;
 use super::{Bounds, Door, Office, Tls};
 use crate::journal::{self, Blame, Verdict};
 use crate::mail::{Login, MessageId, SessionId};
-use crate::outbox::{Draft, HoldError};
+use crate::outbox::Draft;
 use crate::smtp::session::{Ending, Spurned, Unkept};
 use crate::smtp::{Answer, Question, Session, Step, Terms};
 use crate::time::Clock;
@@ -183,8 +183,22 @@ impl Connection {
         if self.session.spilled_bytes() == 0 {
             self.draft = None;
         }
+        let Opened { office, bounds, .. } = &self.opened;
+        let outbox = office.means.dispatch.outbox();
+        if self.draft.is_none() {
+            if self.session.held_bytes() <= bounds.spill_bytes() {
+                return;
+            }
+            // Where no file can be had the message stays in memory, as long as there is some: SES may
+            // take it at once.
+            match outbox.begin(bounds.head_bytes()).await {
+                Ok(draft) => self.draft = Some(draft),
+                Err(_) => return,
+            }
+        }
+        let Some(draft) = &mut self.draft else { return };
         while let Some(octets) = self.session.spill() {
-            if let Err(error) = self.write_draft(octets).await {
+            if let Err(error) = outbox.append(&mut **draft, octets).await {
                 journal::spill_failed(self.conversation.session, &error.to_string());
                 self.draft = None;
                 self.session.spill_failed();
@@ -192,16 +206,6 @@ impl Connection {
             }
             self.share.shrink(self.session.held_bytes());
         }
-    }
-
-    async fn write_draft(&mut self, octets: Bytes) -> Result<(), HoldError> {
-        let Opened { office, bounds, .. } = &self.opened;
-        let outbox = office.means.dispatch.outbox();
-        let draft = match &mut self.draft {
-            Some(draft) => draft,
-            none => none.insert(outbox.begin(bounds.head_bytes()).await?),
-        };
-        outbox.append(&mut **draft, octets).await
     }
 
     /// The file of the message that is asked about.

@@ -141,9 +141,9 @@ impl Message {
             handoff: stream.handoff,
         };
         let content = Content { first: edited.segments, draft };
-        let under_way = Arc::clone(&record.under_way);
+        let calls = Arc::clone(&record.calls);
         record.recipients_offered = manifest.recipients.clone();
-        Ok((Parcel { manifest, content, passage, under_way }, notes))
+        Ok((Parcel { manifest, content, passage, calls }, notes))
     }
 
     /// The file with all that was spilled, the end of the data among it.
@@ -324,8 +324,8 @@ struct Record {
     began: Instant,
     /// The recipients that were offered to SES.
     recipients_offered: Vec<Mailbox>,
-    /// Calls under way.
-    under_way: Arc<Calls>,
+    /// How its calls stand.
+    calls: Arc<Calls>,
     /// Time at SES.
     ses: Duration,
     taken: Vec<Taken>,
@@ -348,7 +348,7 @@ impl Record {
             bytes: usize::try_from(message.data.len()).unwrap_or(usize::MAX),
             began: means.clock.instant(),
             recipients_offered: Vec::new(),
-            under_way: Arc::default(),
+            calls: Arc::default(),
             ses: Duration::ZERO,
             taken: Vec::new(),
             sent: 0,
@@ -434,7 +434,7 @@ impl Drop for Record {
         if self.written {
             return;
         }
-        let open = self.under_way.count();
+        let open = self.calls.under_way();
         let what = if std::thread::panicking() { "a fault of ours" } else { "abandoned at the end of the drain" };
         let reason = match open {
             0 => what.to_owned(),

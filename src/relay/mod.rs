@@ -306,6 +306,11 @@ impl Bounds {
         self.none.head_bytes
     }
 
+    /// Octets of a message above which it is spilled.
+    fn spill_bytes(&self) -> usize {
+        self.none.spill_bytes
+    }
+
     fn terms(&self, tls: Tls) -> Arc<Terms> {
         Arc::clone(match tls {
             Tls::Starttls => &self.starttls,

@@ -31,7 +31,6 @@ async fn assert_under_way(scene: &Scene, id: MessageId, cause: Cause) {
     let (slot, entry) = scene.entry(id).await;
     assert_eq!((slot.wait, slot.cause, entry.cause), (Wait::Active, cause, cause));
     assert_eq!((entry.attempts, entry.unknown, entry.leased), (1, 0, true), "the call under way is an attempt");
-    assert!(entry.progress.is_none());
     let verdict = scene.verdict(id);
     assert_eq!((&verdict["event"], &verdict["cause"]), (&"message_queued".into(), &cause.word().into()));
 }
@@ -144,6 +143,35 @@ async fn several_recipients_at_the_deadline_get_it_once_each() {
         scene.assert_copies(&letter, 6, "transactional").iter().flat_map(|copy| copy.destination.clone()).collect();
     served.sort_unstable();
     assert_eq!(served, recipients(6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_served_while_others_wait_is_noted_at_once() {
+    let mut scene = hasty("noted").await;
+    let letter = scene.letter();
+    let later = Fault { delay_ms: LATE / 2, ..Fault::once(Kind::Slow) };
+    let latest = Fault { delay_ms: LATE * 2, ..Fault::once(Kind::Slow) };
+    assert!(scene.house.faults.script([later.to("r1@dest.example"), latest.clone().to("r4@dest.example")]));
+    let id = queued(&scene.send(&recipients(5), &letter).await);
+    let (_, entry) = scene.entry(id).await;
+    assert_eq!((entry.progress.marks().as_str(), entry.leased), ("t.tt.", true), "known at the deadline");
+    until("the answer after the deadline to be noted", || scene.house.notes("tttt.")).await;
+    let (_, entry) = scene.entry(id).await;
+    assert_eq!((entry.progress.marks().as_str(), entry.leased), ("t.tt.", true), "its attempt goes on");
+    scene.dispatched(id).await;
+    scene.assert_copies(&letter, 5, "transactional");
+
+    // The same of one that was held before it was offered.
+    let letter = scene.letter();
+    scene.dispatch().resize(1 << 30, A_WHILE, 4);
+    assert!(scene.house.faults.script([Fault::times(Kind::Throttle, 4), latest.to("r2@dest.example")]));
+    let id = queued(&scene.send(&recipients(4), &letter).await);
+    assert!(scene.entry(id).await.1.progress.is_none());
+    scene.house.pass(A_WHILE);
+    until("the answers to be noted", || scene.house.notes("tt.t")).await;
+    assert!(scene.entry(id).await.1.leased);
+    scene.dispatched(id).await;
+    scene.assert_copies(&letter, 4, "transactional");
 }
 
 #[tokio::test(flavor = "multi_thread")]

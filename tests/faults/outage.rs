@@ -1,6 +1,6 @@
 //! SES is down, or does not let us in: nothing is lost, and few calls find out.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead::mail::MessageId;
 use bulkhead::outbox::Cause;
@@ -255,6 +255,7 @@ async fn a_crowd_in_an_outage_makes_few_calls_and_loses_nothing() {
     let mut scene = unconnected("crowd").await;
     let from = scene.from();
     scene.house.door.close().unwrap();
+    let began = Instant::now();
     let mut tasks = Vec::new();
     for _ in 0..CLIENTS {
         let letters: Vec<Letter> = (0..EACH).map(|_| scene.letter()).collect();
@@ -271,8 +272,9 @@ async fn a_crowd_in_an_outage_makes_few_calls_and_loses_nothing() {
         letters.extend(task.await.unwrap());
     }
     assert_eq!(scene.held(), CLIENTS * EACH);
-    // Those that began before the third failure was told.
-    assert!((3..3 + CLIENTS).contains(&offered(&scene)), "{}", offered(&scene));
+    // Those that began before the third failure was told, and on a slow machine a probe now and then.
+    let most = 3 + CLIENTS + began.elapsed().as_secs() as usize;
+    assert!((3..most).contains(&offered(&scene)), "{} of {most}", offered(&scene));
     scene.house.door.open().unwrap();
     scene.house.pass(A_WHILE);
     scene.emptied().await;

@@ -174,6 +174,26 @@ async fn a_message_that_was_spilled_is_held_and_sent_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_spilled_stays_in_memory() {
+    let mut plan = Plan::named("spillnone", "spillnone-b");
+    (plan.terms.spill_bytes, plan.terms.head_bytes) = (256 * 1024, 64 * 1024);
+    plan.disk_reserve_bytes = u64::MAX / 2;
+    let mut scene = Scene::of(plan).await;
+    let before = scene.house.platter.counts();
+    let letter = scene.letter_with("", &long_body(3_000_000));
+    relayed(&scene.send(&recipients(1), &letter).await);
+    scene.assert_copies(&letter, 1, "transactional");
+    assert_eq!((scene.house.platter.counts(), scene.house.files()), (before, 0));
+    // It is whether it can be held that makes the difference.
+    assert!(scene.house.faults.script(outage()));
+    let reply = scene.send(&recipients(1), &letter).await;
+    assert!(reply.starts_with("250 2.0.0 "), "said again: {reply}");
+    let letter = scene.letter_with("", &long_body(3_000_000));
+    let reply = scene.send(&recipients(1), &letter).await;
+    assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_spilled_is_a_452_and_the_session_goes_on() {
     let mut scene = spilling("spillfull").await;
     scene.house.platter.fill(true);

@@ -382,6 +382,15 @@ impl House {
         bodies(&outbox) + bodies(&outbox.join("incoming"))
     }
 
+    /// Whether a body file notes these marks of a message's recipients.
+    pub fn notes(&self, marks: &str) -> bool {
+        let entries = std::fs::read_dir(self.folder.path().join("outbox")).unwrap().map(Result::unwrap);
+        let note = format!("\nprogress {marks} ").into_bytes();
+        entries
+            .filter_map(|entry| std::fs::read(entry.path()).ok())
+            .any(|octets| octets.windows(note.len()).any(|window| window == note))
+    }
+
     /// With the tenants as `change` makes them of those it was built with.
     pub fn with(&self, change: impl FnOnce(&mut Vec<Tenant>)) {
         let mut tenants = self.tenants.clone();

@@ -654,7 +654,7 @@ impl World {
         };
         let octets = Bytes::from(vec![b'x'; letter.octets]);
         let content = Content { first: vec![octets], draft: None };
-        Parcel { manifest, content, passage, under_way: Arc::new(Calls::default()) }
+        Parcel { manifest, content, passage, calls: Arc::new(Calls::default()) }
     }
 }
 
