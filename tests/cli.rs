@@ -237,6 +237,25 @@ fn check_tells_every_fault_and_binds_and_makes_nothing() {
 }
 
 #[test]
+fn check_notes_a_stream_that_asks_for_reports_where_none_are_sent() {
+    let place = Place::new();
+    let asks = TENANTS
+        .replace("configuration_set = \"acme-marketing\"\n", "configuration_set = \"acme-marketing\"\ndsn = true\n");
+    assert_ne!(asks, TENANTS);
+    place.write("tenants.toml", &asks);
+    let settings = "hostname = \"relay.test\"\ntenants_file = \"tenants.toml\"\n\
+                    [[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"none\"\n";
+    let note = "tenants.toml: tenant.acme.stream.marketing.dsn: is true, but the settings have no [notify]";
+    place.write("silent.toml", settings);
+    let ran = place.ok(&["--config", "silent.toml", "check"]);
+    assert!(ran.out.contains(note), "{ran:?}");
+    let sends = "[notify]\nfrom = \"postmaster@relay.test\"\nconfiguration_set = \"notices\"\n";
+    place.write("telling.toml", &format!("{settings}{sends}"));
+    let ran = place.ok(&["--config", "telling.toml", "check"]);
+    assert!(!ran.out.contains("dsn"), "{ran:?}");
+}
+
+#[test]
 fn the_files_of_the_configuration_tests_exit_78() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
     let files: Vec<PathBuf> = match std::fs::read_dir(&folder) {

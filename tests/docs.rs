@@ -626,6 +626,47 @@ fn the_commands_of_the_pages_exist() {
     assert!(seen > 10, "only {seen} commands");
 }
 
+/// The functions of a source file.
+fn functions(path: &str) -> BTreeSet<String> {
+    let name = |rest: &str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().map(str::to_owned);
+    text(path).lines().filter_map(|line| name(line.split_once("fn ")?.1)).collect()
+}
+
+/// Every test that a cell names, as `file::test`, is there and is a test.
+fn assert_tests_exist(page: &str, cell: &str) -> usize {
+    let named = quoted(cell);
+    for name in &named {
+        let (file, test) = name.split_once("::").unwrap_or_else(|| panic!("{page}: {name} is no `file::test`"));
+        assert!(file.starts_with("tests/") || file.starts_with("src/"), "{page}: {name}");
+        assert!(functions(file).contains(test), "{page}: {file} has no {test}");
+        let source = text(file);
+        let before: Vec<&str> = source.split(&format!("fn {test}(")).next().unwrap().lines().rev().take(4).collect();
+        let is_test = before.iter().any(|line| line.contains("test]") || line.contains("#[tokio::test"));
+        assert!(is_test || source.contains("proptest!"), "{page}: {name} is no test");
+    }
+    named.len()
+}
+
+#[test]
+fn every_way_to_lose_double_or_leak_names_tests_that_are_there() {
+    let page = "src/manual/losses.md";
+    let rows = rows(page, "way");
+    for row in &rows {
+        assert!(row.len() == 3 && row.iter().all(|cell| cell.len() > 3), "{page}: {row:?}");
+        assert!(assert_tests_exist(page, &row[2]) > 0, "{page}: nothing shows {:?}", row[0]);
+    }
+    assert!(rows.len() > 75, "{}", rows.len());
+    let ways: BTreeSet<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(ways.len(), rows.len(), "a way is there twice");
+    let sections: Vec<String> =
+        text(page).lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
+    assert_eq!(sections, ["To lose", "To double", "To leak", "What remains"]);
+    // What a page's prose names is held to as well.
+    for row in self::rows("src/manual/attacks.md", "attempt on held mail") {
+        assert!(row.len() == 3 && assert_tests_exist("src/manual/attacks.md", &row[2]) > 0, "{row:?}");
+    }
+}
+
 // --- Every file -------------------------------------------------------------------------------
 
 #[test]

@@ -26,6 +26,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
                     Ok((declared, more)) => {
                         tenants = declared.tenants.len();
                         notes.extend(more);
+                        notes.extend(settings.notes_on(&declared));
                     }
                     Err(more) => problems.extend(more),
                 }

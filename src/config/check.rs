@@ -1,7 +1,7 @@
 //! Whether settings fit each other, and the files and addresses they name.
 //!
 //! [`together`] is part of every reading and looks at nothing but the settings. What needs the disk
-//! ([`Settings::certificate_problems`]) or is no fault ([`Settings::notes`]) is asked for by whoever
+//! ([`Settings::certificate_problems`]) or is no fault ([`Settings::notes`], [`Settings::notes_on`]) is asked for by whoever
 //! is about to use them.
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +10,9 @@ use std::path::Path;
 use super::file::Document;
 use super::problem::{Fault, Note, Problem};
 use super::{Listener, Settings, Tls};
+use crate::mail::{StreamId, TenantId};
+use crate::policy::tenant::Tenant;
+use crate::store::tenants::Declared;
 
 /// Largest PEM file that is looked at.
 const PEM_BYTES: u64 = 1024 * 1024;
@@ -271,6 +274,27 @@ impl Settings {
         {
             note("events.queue_url", format!("is in {other}, but aws.region is {region}"));
         }
+        notes.sort();
+        notes
+    }
+
+    /// What there is to know about tenants under these settings: what they ask for and do not get.
+    pub fn notes_on(&self, tenants: &Declared) -> Vec<Note> {
+        if self.notify.from.is_some() {
+            return Vec::new();
+        }
+        let file = self.tenants_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        let asked = tenants.tenants.iter().flat_map(|declared| {
+            let Tenant { id, streams, .. } = &declared.tenant;
+            streams.values().filter(|stream| stream.dsn).map(move |stream| (id, &stream.id))
+        });
+        let note = |(tenant, stream): (&TenantId, &StreamId)| Note {
+            file: file.clone(),
+            line: None,
+            key: format!("tenant.{tenant}.stream.{stream}.dsn"),
+            what: "is true, but the settings have no [notify]: no delivery status notification is sent".into(),
+        };
+        let mut notes: Vec<Note> = asked.map(note).collect();
         notes.sort();
         notes
     }

@@ -19,6 +19,7 @@ use super::join::{Joined, join};
 use super::parcel::{Answered, Parcel, mark_of};
 use super::repeats::Begun;
 use crate::mail::{MessageId, Receipt, Taken};
+use crate::outbox::recover::Remembered;
 use crate::outbox::{Cause, HoldError, Holding, Lane, Order, Progress, Start};
 use crate::policy::tenant::Handoff;
 use crate::upstream::{Outcome, Retry};
@@ -103,6 +104,7 @@ impl Dispatch {
             return self.take(parcel, deadline).await;
         };
         loop {
+            self.forget_given_up();
             match self.repeats.begin(&parcel.manifest.tenant, &digest, self.means.clock.now()) {
                 Begun::First(ticket) => {
                     let id = parcel.manifest.id;
@@ -120,6 +122,13 @@ impl Dispatch {
                     let _ = done.changed().await;
                 }
             }
+        }
+    }
+
+    /// Whoever sends again what was given up meanwhile, and reached nobody, is to hear of it anew.
+    pub(super) fn forget_given_up(&self) {
+        for Remembered { tenant, digest, id, .. } in self.means.outbox.take_given_up() {
+            self.repeats.forget(&tenant, &digest, id);
         }
     }
 

@@ -212,6 +212,7 @@ impl Dispatch {
             self.means.outbox.note_progress(manifest.id, &marks).await;
             return;
         }
+        self.forget_unserved(manifest, sent);
         journal::message_dispatched(manifest, sent, refused, attempts, unknown, held);
         if refused > 0 {
             self.report(manifest, &marks, refusal_in(&answers), false).await;
@@ -234,8 +235,16 @@ impl Dispatch {
             return;
         }
         let (sent, refused) = (marks.count(Mark::Taken), marks.count(Mark::Refused));
+        self.forget_unserved(manifest, sent);
         journal::message_dispatched(manifest, sent, refused, attempts, unknown, held);
         self.report(manifest, &marks, why, false).await;
+    }
+
+    /// A message that reached nobody is no first one: who sends it again is to be heard.
+    fn forget_unserved(&self, manifest: &Manifest, sent: usize) {
+        if let (0, Some(digest)) = (sent, &manifest.digest) {
+            self.repeats.forget(&manifest.tenant, digest, manifest.id);
+        }
     }
 
     /// The message is too old: it is given up. Whether it could be.

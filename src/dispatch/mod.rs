@@ -467,6 +467,7 @@ impl Dispatch {
     async fn keep_up(&self) {
         let outbox = &self.means.outbox;
         outbox.probe().await;
+        self.forget_given_up();
         self.repeats.sweep(self.means.clock.now());
         let backlog = outbox.backlog();
         let age = backlog.oldest.map(|oldest| self.means.clock.now().since(oldest));

@@ -4,7 +4,9 @@
 //! The same is: the same credential, Message-ID, envelope and octets ([`digest`]). A message without
 //! a Message-ID has no digest: two alike may be meant.
 //!
-//! Promises: only a 250 is remembered; who comes while the first is still under way waits for it,
+//! Promises: only a 250 is remembered, and no longer than somebody has the message or will get it:
+//! what was held and reached nobody is forgotten ([`Repeats::forget`]), so that sending it again
+//! sends it; who comes while the first is still under way waits for it,
 //! and goes its own way if that one was not accepted. Bounded in time and number; a tenant that
 //! sends much forgets its own first. In memory: what a restart forgets, and the outbox does not
 //! still hold, may be sent twice.
@@ -32,9 +34,17 @@ pub struct Repeats {
 #[derive(Debug, Default)]
 struct Known {
     entries: HashMap<(TenantId, String), State>,
-    /// Answers of each tenant, oldest first.
-    tenants: HashMap<TenantId, VecDeque<(Timestamp, String)>>,
+    /// Answers of each tenant, oldest first; those that were [forgotten](Repeats::forget) among them.
+    tenants: HashMap<TenantId, VecDeque<Answer>>,
     answers: usize,
+}
+
+/// When an answer was given, to what, and as which message.
+#[derive(Clone, Debug)]
+struct Answer {
+    at: Timestamp,
+    digest: String,
+    id: MessageId,
 }
 
 #[derive(Clone, Debug)]
@@ -130,11 +140,16 @@ impl Repeats {
         }
         let mut known = self.known();
         known.entries.insert((tenant.clone(), digest.to_owned()), State::Accepted(id, receipt));
-        known.tenants.entry(tenant.clone()).or_default().push_back((at, digest.to_owned()));
+        known.tenants.entry(tenant.clone()).or_default().push_back(Answer { at, digest: digest.to_owned(), id });
         known.answers += 1;
         while known.answers > self.most {
             known.forget_one(tenant);
         }
+    }
+
+    /// Forgets the answer that was given as message `id`: nobody has it, and nobody will get it.
+    pub fn forget(&self, tenant: &TenantId, digest: &str, id: MessageId) {
+        self.known().forget(tenant, digest, id);
     }
 
     /// How many answers are remembered.
@@ -164,12 +179,24 @@ impl Repeats {
 impl Known {
     fn forget_old(&mut self, tenant: &TenantId, before: Timestamp) {
         let Some(answers) = self.tenants.get_mut(tenant) else { return };
-        while let Some((_, digest)) = answers.pop_front_if(|(at, _)| *at < before) {
-            self.entries.remove(&(tenant.clone(), digest));
-            self.answers = self.answers.saturating_sub(1);
+        let mut old = Vec::new();
+        while let Some(answer) = answers.pop_front_if(|answer| answer.at < before) {
+            old.push(answer);
         }
         if answers.is_empty() {
             self.tenants.remove(tenant);
+        }
+        for Answer { digest, id, .. } in old {
+            self.forget(tenant, &digest, id);
+            self.answers = self.answers.saturating_sub(1);
+        }
+    }
+
+    /// A later answer to the same message stays.
+    fn forget(&mut self, tenant: &TenantId, digest: &str, id: MessageId) {
+        let key = (tenant.clone(), digest.to_owned());
+        if matches!(self.entries.get(&key), Some(State::Accepted(known, _)) if *known == id) {
+            self.entries.remove(&key);
         }
     }
 
@@ -183,8 +210,8 @@ impl Known {
             self.tenants.iter().max_by_key(|(_, answers)| answers.len()).map(|(tenant, _)| tenant.clone())
         };
         let Some(whose) = whose else { return };
-        if let Some((_, digest)) = self.tenants.get_mut(&whose).and_then(VecDeque::pop_front) {
-            self.entries.remove(&(whose, digest));
+        if let Some(Answer { digest, id, .. }) = self.tenants.get_mut(&whose).and_then(VecDeque::pop_front) {
+            self.forget(&whose, &digest, id);
         }
         self.answers = self.answers.saturating_sub(1);
     }
@@ -205,5 +232,66 @@ impl Drop for Ticket {
         }
         drop(known);
         let _ = self.done.send(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::Taken;
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::parse(name).unwrap()
+    }
+
+    fn id(last: char) -> MessageId {
+        MessageId::parse(&format!("01ARZ3NDEKTSV4RRFFQ69G5FA{last}")).unwrap()
+    }
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::default().plus(Duration::from_secs(1_000_000 + second))
+    }
+
+    fn remember(repeats: &Arc<Repeats>, tenant: &TenantId, digest: &str, id: MessageId, second: u64) {
+        repeats.remember(tenant, digest, id, Receipt::one(Taken::by_ses("ses-1".into())), at(second));
+    }
+
+    /// As which message it was accepted before; asks and leaves no trace.
+    fn known(repeats: &Arc<Repeats>, tenant: &TenantId, digest: &str, second: u64) -> Option<MessageId> {
+        match repeats.begin(tenant, digest, at(second)) {
+            Begun::Repeat(first, _) => Some(first),
+            Begun::First(_) => None,
+            Begun::UnderWay(_) => panic!("nothing is under way"),
+        }
+    }
+
+    #[test]
+    fn who_sends_much_forgets_its_own_answers_first() {
+        let repeats = Repeats::new(Duration::from_secs(600), 10);
+        let (quiet, loud) = (tenant("quiet"), tenant("loud"));
+        remember(&repeats, &quiet, "q", id('A'), 0);
+        for number in 0..1000 {
+            remember(&repeats, &loud, &number.to_string(), id('B'), 1);
+        }
+        assert_eq!(repeats.len(), 10);
+        assert_eq!(known(&repeats, &quiet, "q", 2), Some(id('A')));
+        assert_eq!(known(&repeats, &loud, "990", 2), None, "the loud one's oldest went");
+        assert_eq!(known(&repeats, &loud, "991", 2), Some(id('B')));
+        assert_eq!(known(&repeats, &quiet, "991", 2), None, "an answer is its tenant's own");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_known_again_for_a_whole_window_when_it_is_accepted_anew() {
+        let repeats = Repeats::new(Duration::from_secs(600), 10);
+        let acme = tenant("acme");
+        remember(&repeats, &acme, "d", id('A'), 0);
+        repeats.forget(&acme, "d", id('B'));
+        assert_eq!(known(&repeats, &acme, "d", 1), Some(id('A')), "the answer of another message stays");
+        repeats.forget(&acme, "d", id('A'));
+        assert_eq!(known(&repeats, &acme, "d", 2), None);
+        remember(&repeats, &acme, "d", id('C'), 500);
+        assert_eq!(known(&repeats, &acme, "d", 700), Some(id('C')), "the first one's end is not its end");
+        assert_eq!(known(&repeats, &acme, "d", 1101), None);
+        assert!(repeats.is_empty());
     }
 }

@@ -4,6 +4,7 @@
 //! - [`replies`]: every reply, when it is given, what a client should do
 //! - [`operating`]: commands, log, metrics, health, signals, limits
 //! - [`tenants`]: tenants, streams, credentials, suppressions, and whose an event is
+//! - [`losses`]: every way to lose, to double or to leak a message, what prevents it, and what remains
 //! - [`attacks`]: what one tenant might try against another, and what stops it
 //! - [`rfc_status`]: which RFCs, how far
 //! - [`measured`]: CPU, latency and memory, with the commands that measured them
@@ -24,6 +25,10 @@ pub mod operating {}
 /// Tenants, streams, credentials, suppressions, and whose an event is.
 #[doc = include_str!("tenants.md")]
 pub mod tenants {}
+
+/// Every way to lose, to double or to leak a message, what prevents it, and what remains.
+#[doc = include_str!("losses.md")]
+pub mod losses {}
 
 /// What one tenant might try against another, and what stops it.
 #[doc = include_str!("attacks.md")]

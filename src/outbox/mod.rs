@@ -79,6 +79,8 @@ pub struct Outbox {
     fault: Mutex<Option<String>>,
     /// Lanes of which somebody wants a message tried at once.
     urged: Mutex<BTreeSet<Lane>>,
+    /// Messages that were given up and that nobody has.
+    given_up: Mutex<Vec<recover::Remembered>>,
     /// Something changed that whoever sends may want to know.
     news: Notify,
 }
@@ -347,6 +349,11 @@ impl Outbox {
         let mut batch = Batch::new();
         batch.remove(slot.lane.key(&self.node, slot.due, id), If::At(slot.version));
         to_the_end(seat.remove(batch)).await?;
+        if let (0, Some(digest)) = (entry.progress.count(Mark::Taken), &entry.digest) {
+            let (tenant, digest, created) = (slot.lane.tenant.clone(), digest.clone(), entry.created);
+            let given_up = recover::Remembered { tenant, digest, id, created };
+            self.given_up.lock().unwrap_or_else(PoisonError::into_inner).push(given_up);
+        }
         Ok((slot, entry))
     }
 
@@ -385,6 +392,12 @@ impl Outbox {
     /// whatever else keeps them is to be tried, too.
     pub fn take_urged(&self) -> BTreeSet<Lane> {
         std::mem::take(&mut *self.urged.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Messages that were given up since this was last asked, that nobody has, and that the duplicate
+    /// window may know.
+    pub fn take_given_up(&self) -> Vec<recover::Remembered> {
+        std::mem::take(&mut *self.given_up.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Makes ready those of a lane (`None`: of all) that wait for one of `causes`; says how many.

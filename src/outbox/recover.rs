@@ -140,6 +140,7 @@ impl Outbox {
             index: Mutex::new(index),
             fault: Mutex::new(None),
             urged: Mutex::default(),
+            given_up: Mutex::default(),
             news: Notify::new(),
         };
         Ok((Arc::new(outbox), found))

@@ -143,3 +143,60 @@ async fn after_the_window_and_without_one_the_same_is_sent_again() {
     assert_ne!(relayed(&scene.send(&recipients(1), &letter).await), second, "the stream does not ask for it");
     scene.assert_copies(&letter, 3, "transactional");
 }
+
+/// Two tenants of one domain send the same, octet by octet: each its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_of_another_tenant_is_a_message_of_its_own() {
+    let mut scene = Scene::named("samewords").await;
+    let mut theirs = scene.house.login("samewords-b-app", SECRET).await;
+    let from = "app@vendor.example";
+    let octets = format!("From: {from}\r\nMessage-ID: <1@vendor.example>\r\nSubject: letter-1\r\n\r\nbody\r\n");
+    let letter = Letter { octets: octets.into_bytes(), subject: "letter-1".into() };
+    assert!(scene.house.faults.script([Fault::once(Kind::Quota)]));
+    let first = queued(&post(&mut scene.client, from, &recipients(1), &letter).await);
+    let second = queued(&post(&mut theirs, from, &recipients(1), &letter).await);
+    assert_ne!(first, second);
+    for id in [first, second] {
+        scene.dispatched(id).await;
+    }
+    let owners: Vec<_> = scene.copies(&letter).iter().map(|copy| copy.tag("tenant").unwrap().to_owned()).collect();
+    assert_eq!(owners.len(), 2, "{owners:?}");
+    assert!(owners.contains(&"samewords".into()) && owners.contains(&"samewords-b".into()), "{owners:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_and_reached_nobody_is_sent_when_it_comes_again() {
+    let mut plan = Plan::named("givenup", "givenup-b");
+    plan.dispatch.dedupe_window = Duration::from_secs(24 * 3600);
+    let mut scene = Scene::of(plan).await;
+    // Discarded by hand.
+    let letter = scene.letter();
+    assert!(scene.house.faults.script([Fault::once(Kind::Quota)]));
+    let id = scene.send_held(&letter).await;
+    assert_eq!(scene.send_held(&letter).await, id, "it is held still");
+    scene.dispatch().outbox().discard(id).await.unwrap();
+    // The quota's breaker stands open still, so it is held once more, as a message of its own.
+    let again = scene.send_held(&letter).await;
+    assert_ne!(again, id);
+    scene.house.dispatch.try_now(None);
+    scene.dispatched(again).await;
+    scene.assert_copies(&letter, 1, "transactional");
+
+    // Refused by SES after its 250.
+    let letter = scene.letter();
+    assert!(scene.house.faults.script([Fault::once(Kind::Throttle), Fault::once(Kind::Reject)]));
+    let id = scene.send_held(&letter).await;
+    let line = scene.dispatched(id).await;
+    assert_eq!((&line["sent"], &line["refused"]), (&0.into(), &1.into()), "{line}");
+    relayed(&scene.send(&recipients(1), &letter).await);
+    scene.assert_copies(&letter, 1, "transactional");
+
+    // Where one of them has it, whoever sends again hears the first answer.
+    let letter = scene.letter();
+    let second = Fault::once(Kind::Quota).to("r1@dest.example");
+    assert!(scene.house.faults.script([second]));
+    let first = scene.send(&recipients(2), &letter).await;
+    scene.dispatch().outbox().discard(queued(&first)).await.unwrap();
+    assert_eq!(scene.send(&recipients(2), &letter).await, first);
+    scene.assert_copies(&letter, 1, "transactional");
+}

@@ -5,7 +5,7 @@ use bulkhead::sandbox::fault::{Fault, Kind};
 
 use crate::house::{Plan, SECRET};
 use crate::scene::{A_WHILE, Letter, Scene, long_body, post, queued, recipients, relayed, until};
-use crate::support::{bounds, journal};
+use crate::support::{bounds, code, journal};
 
 /// The lasting trouble of these tests: nothing is taken until it is cleared.
 fn outage() -> [Fault; 1] {
@@ -191,6 +191,22 @@ async fn a_message_that_cannot_be_spilled_stays_in_memory() {
     let letter = scene.letter_with("", &long_body(3_000_000));
     let reply = scene.send(&recipients(1), &letter).await;
     assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_in_the_middle_of_a_spilled_message_leaves_no_file() {
+    let mut scene = spilling("spillgone").await;
+    let from = scene.from();
+    let mut client = scene.another().await;
+    client.envelope(&from, &["r0@dest.example"]).await;
+    assert_eq!(code(&client.say("DATA").await), 354);
+    let letter = scene.letter_with("", &long_body(2_000_000));
+    client.write(&letter.octets).await;
+    until("a part of it to be in a file", || scene.house.files() == 1).await;
+    drop(client);
+    until("the file to be gone", || scene.house.files() == 0).await;
+    scene.assert_copies(&letter, 0, "transactional");
+    assert_eq!(scene.held(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
