@@ -56,7 +56,7 @@ username = "user"
 secret_hash = "sha256:$(printf pass | sha256sum | cut -d' ' -f1)"
 C
   AWS_ACCESS_KEY_ID=AKIDEXAMPLE AWS_SECRET_ACCESS_KEY=example AWS_EC2_METADATA_DISABLED=true AWS_CA_BUNDLE="$CERTS/ca.pem" \
-    env -u BULKHEAD_BIN "$bin" --config "$d/bulkhead.toml" serve > "$d/log.jsonl" 2> "$d/err" &
+    env -u BULKHEAD_BIN -u BULKHEAD_HANDOFF -u BULKHEAD_SETTINGS -u BULKHEAD_DATA -u BULKHEAD_SEND_RATE "$bin" --config "$d/bulkhead.toml" serve > "$d/log.jsonl" 2> "$d/err" &
   PEER_PIDS=$!
   wait_port $PEER_ADDR
 }

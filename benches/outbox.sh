@@ -56,7 +56,7 @@ import json, sys
 run = json.load(open(sys.argv[1]))
 cpu = int(sys.argv[2]) / int(sys.argv[3]) / run["ok"] * 1e6
 assert run["ok"] == 20000, run
-print(f"{run['msgs_per_s']:.0f} messages/s, {cpu:.0f} us of CPU a message, p50 {run.get('p50_ms', '?')} ms, p99 {run.get('p99_ms', '?')} ms")
+print(f"{run['msgs_per_s']:.0f} messages/s, {cpu:.0f} us of CPU a message, p50 {run['msg_ms']['p50']:.0f} ms, p99 {run['msg_ms']['p99']:.0f} ms")
 P
   peer_stop
 done
