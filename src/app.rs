@@ -250,6 +250,8 @@ impl House {
             dispatch_options(&settings),
             &found.digests,
         );
+        let lanes = Arc::downgrade(&dispatch);
+        desk.ask_of_lanes(Box::new(move |lane| lanes.upgrade()?.why(lane)));
         let janitor = Janitor::new(store.clone(), clock.clone())
             .keeping(settings.events.ledger_days, settings.events.counter_days);
         let means = Means {

@@ -736,6 +736,28 @@ fn held_messages_are_listed_retried_and_discarded_without_a_relay() {
 }
 
 #[test]
+fn a_list_says_what_keeps_a_whole_stream() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let id = hold(&place, &[("transactional", "ann@y.example")]).remove(0);
+    place.ok(&["tenant", "pause", "acme", "--reason", "stale list"]);
+    place.ok(&["outbox", "retry", &id]);
+    assert_eq!(place.json(&["outbox", "list"])[0]["behind"], Value::Null, "nobody sends, so nobody keeps it");
+    let served = Served::start(&place);
+    // The dispatcher looks at its lanes once it runs.
+    let listed = || place.json(&["outbox", "list"]);
+    let rows = std::iter::repeat_with(listed).take(500).find(|rows| !rows[0]["behind"].is_null()).unwrap();
+    assert_eq!(rows[0]["behind"], serde_json::json!({"reason": "tenant_paused", "until": null}), "{rows}");
+    assert_eq!(rows[0]["state"], "ready");
+    let shown = place.ok(&["outbox", "show", &id]).out;
+    assert!(shown.contains("behind tenant_paused\n"), "{shown}");
+    place.ok(&["tenant", "resume", "acme"]);
+    served.wait_for("message_dispatched");
+    assert_eq!(place.json(&["outbox", "list"]), serde_json::json!([]));
+    served.stop();
+}
+
+#[test]
 fn what_is_meant_has_to_be_said_before_anything_is_discarded() {
     let place = Place::new();
     place.ok(&["apply", &place.tenants()]);

@@ -10,7 +10,8 @@
 //!
 //! [`Directory`]: crate::store::directory::Directory
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ use super::{credentials, outbox, suppressions, tenants, verify};
 use crate::ingest::Applier;
 use crate::journal;
 use crate::mail::{Mailbox, MessageId, StreamId, TenantId, Username};
-use crate::outbox::{Cause, Outbox, Spool};
+use crate::outbox::{Cause, Lane, Outbox, Spool};
 use crate::policy::tenant::{Limits, SuppressionReason};
 use crate::secret::Random;
 use crate::store::Store;
@@ -340,6 +341,9 @@ pub enum Response {
     Verified(Verified),
 }
 
+/// Says what a lane waits for, and for how long, if that is known.
+pub type Behind = Box<dyn Fn(&Lane) -> Option<(String, Option<Duration>)> + Send + Sync>;
+
 /// Where commands are carried out.
 pub struct Desk {
     /// The store.
@@ -356,6 +360,8 @@ pub struct Desk {
     pub health: Option<Arc<Health>>,
     /// What is held, if this process works with it.
     pub outbox: Option<Arc<Outbox>>,
+    /// Who says what lanes of the outbox wait for, once somebody sends what is held.
+    lanes: OnceLock<Behind>,
     /// The outbox's files and the node they are of, for a desk that only checks them.
     pub files: Option<(Arc<dyn Spool>, String)>,
     /// One change at a time.
@@ -373,13 +379,34 @@ impl Desk {
         health: Option<Arc<Health>>,
     ) -> Self {
         tell_of_damage(&[], directory.load().faults());
-        Self { store, directory, clock, random, applier, health, outbox: None, files: None, changing: Mutex::new(()) }
+        Self {
+            store,
+            directory,
+            clock,
+            random,
+            applier,
+            health,
+            outbox: None,
+            lanes: OnceLock::new(),
+            files: None,
+            changing: Mutex::new(()),
+        }
     }
 
     /// The same with an outbox that is open.
     pub fn with_outbox(mut self, outbox: Arc<Outbox>) -> Self {
         self.outbox = Some(outbox);
         self
+    }
+
+    /// From now on `behind` says what a lane waits for beside its messages' own waits.
+    pub fn ask_of_lanes(&self, behind: Behind) {
+        let _ = self.lanes.set(behind);
+    }
+
+    /// What a lane waits for beside its messages' own waits, and for how long, if that is known.
+    pub(super) fn behind(&self, lane: &Lane) -> Option<(String, Option<Duration>)> {
+        self.lanes.get()?(lane)
     }
 
     /// The same for a check of `node`'s outbox that nobody has open. To open it is to bring rows and

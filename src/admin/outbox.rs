@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 
 use super::command::{CHUNK, Desk, PAGE, Response, Selection, nearest, reason};
 use super::error::CommandError;
-use super::view::{Discarded, HeldPage, HeldRow, HeldView, LeftAlone, Retried};
+use super::view::{BehindView, Discarded, HeldPage, HeldRow, HeldView, LeftAlone, Retried};
 use crate::journal;
 use crate::mail::{MessageId, StreamId, TenantId};
-use crate::outbox::{Cause, Entry, Mark, Outbox, OutboxError, Slot, Wait};
+use crate::outbox::{Cause, Entry, Lane, Mark, Outbox, OutboxError, Slot, Wait};
 use crate::store::{CommitError, ReadError};
 use crate::time::Timestamp;
 
@@ -59,14 +59,14 @@ pub(super) async fn list(desk: &Desk, filter: Filter, after: Option<MessageId>) 
     let (ids, next) = page(outbox, &filter, after, None).await;
     let mut rows = Vec::with_capacity(ids.len());
     for id in ids {
-        rows.extend(row(outbox, id, now).await?.map(|(row, _)| row));
+        rows.extend(row(desk, outbox, id, now).await?.map(|(row, _)| row));
     }
     Ok(Response::Held(HeldPage { rows, next }))
 }
 
 pub(super) async fn show(desk: &Desk, message: MessageId) -> Result<Response, CommandError> {
     let outbox = outbox(desk)?;
-    let Some((row, entry)) = row(outbox, message, desk.clock.now()).await? else {
+    let Some((row, entry)) = row(desk, outbox, message, desk.clock.now()).await? else {
         return Err(CommandError::NotHeld { message: message.to_string() });
     };
     let view = match (outbox.manifest(message).await, entry) {
@@ -79,13 +79,24 @@ pub(super) async fn show(desk: &Desk, message: MessageId) -> Result<Response, Co
 
 /// A message as it is shown; `None`: it is no longer held. One whose row cannot be read is shown by
 /// what the schedule knows of it.
-async fn row(outbox: &Outbox, id: MessageId, now: Timestamp) -> Result<Option<(HeldRow, Option<Entry>)>, CommandError> {
+async fn row(
+    desk: &Desk,
+    outbox: &Outbox,
+    id: MessageId,
+    now: Timestamp,
+) -> Result<Option<(HeldRow, Option<Entry>)>, CommandError> {
+    let shown = |row: HeldRow, lane: &Lane| {
+        let behind = desk
+            .behind(lane)
+            .map(|(reason, span)| BehindView { reason, until: span.map(|span| now.plus(span).rfc3339()) });
+        HeldRow { behind, ..row }
+    };
     let unread = |words: String| {
         let slot = outbox.with_index(|index| index.slot(id).cloned());
-        slot.map(|slot| (HeldRow::unread(id, &slot, words, now), None))
+        slot.map(|slot| (shown(HeldRow::unread(id, &slot, words, now), &slot.lane), None))
     };
     match outbox.entry(id).await {
-        Ok((slot, entry)) => Ok(Some((HeldRow::of(id, &slot, &entry, now), Some(entry)))),
+        Ok((slot, entry)) => Ok(Some((shown(HeldRow::of(id, &slot, &entry, now), &slot.lane), Some(entry)))),
         Err(OutboxError::Read(error @ ReadError::Corrupt(..))) => Ok(unread(error.to_string())),
         // It moves faster than it can be read, or its row is gone: the schedule knows its place.
         Err(OutboxError::Active(_) | OutboxError::NotHeld(_)) => Ok(unread("its row is not there".into())),

@@ -275,9 +275,21 @@ pub struct HeldRow {
     pub state: HeldState,
     /// When its turn may come again, where that is later.
     pub next: Option<String>,
+    /// What its stream waits for, or all of SES, whatever it waits for by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<BehindView>,
     /// Why nothing but its place is known: its row cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+}
+
+/// What keeps all mail of a stream: a breaker, a pause, a hold.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BehindView {
+    /// The breaker's cause, or why it is held.
+    pub reason: String,
+    /// When it is looked at again, where that is known.
+    pub until: Option<String>,
 }
 
 /// Recipients by what became of them.
@@ -582,6 +594,7 @@ impl HeldRow {
             words: String::new(),
             state,
             next: next.map(Timestamp::rfc3339),
+            behind: None,
             fault: Some(fault),
         }
     }

@@ -8,7 +8,7 @@ use super::value;
 use super::{Context, Failure, block_on};
 use crate::adapters::clock::MachineClock;
 use crate::admin::command::{CHUNK, Selection};
-use crate::admin::view::{HeldRow, HeldState, HeldView, LeftAlone};
+use crate::admin::view::{BehindView, HeldRow, HeldState, HeldView, LeftAlone};
 use crate::admin::{Request, Response};
 use crate::config::Settings;
 use crate::mail::{MessageId, StreamId, TenantId};
@@ -143,11 +143,18 @@ fn next(row: &HeldRow, now: Timestamp) -> String {
     }
     let at = row.next.as_deref().and_then(Timestamp::parse_rfc3339);
     let later = || at.map_or_else(|| "later".into(), |at| format!("in {}", span(now, at)));
-    match row.state {
-        HeldState::Ready => "now".into(),
-        HeldState::Sending => "being sent".into(),
-        HeldState::Waiting => later(),
-        HeldState::Held => format!("held, {}", later()),
+    match (row.state, &row.behind) {
+        (HeldState::Ready, None) => "now".into(),
+        (HeldState::Ready, Some(BehindView { reason, until })) => {
+            match until.as_deref().and_then(Timestamp::parse_rfc3339) {
+                Some(at) if at > now => format!("behind {reason}, in {}", span(now, at)),
+                Some(_) => "now".into(),
+                None => format!("behind {reason}"),
+            }
+        }
+        (HeldState::Sending, _) => "being sent".into(),
+        (HeldState::Waiting, _) => later(),
+        (HeldState::Held, _) => format!("held, {}", later()),
     }
 }
 
