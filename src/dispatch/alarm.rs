@@ -1,7 +1,7 @@
 //! Alarms about SES that an operator must mend, told once a minute for each cause.
 //!
 //! What SES refuses for a whole tenant or account it refuses for every message: a line for each
-//! would bury the one that matters. The memory of what was told is bounded ([`CAUSES`]); past that
+//! would bury the one that matters. The memory of what was told is bounded (`CAUSES`); past that
 //! a new cause waits until an old one may be told again.
 
 use std::collections::HashMap;

@@ -214,7 +214,7 @@ impl Index {
     }
 
     /// The message of a lane whose turn it is next: the first accepted of the ready ones that has
-    /// none before it which it must not overtake. Of a long line only the first [`LOOK`] are asked.
+    /// none before it which it must not overtake. Of a long line only the first `LOOK` are asked.
     pub fn next(&self, lane: &Lane) -> Option<(MessageId, &Slot)> {
         let queue = self.lanes.get(lane)?;
         let mut before = Line::default();

@@ -48,9 +48,9 @@ pub struct Found {
     pub swept: usize,
     /// Files without a row that are held again.
     pub adopted: usize,
-    /// Rows without a file: messages that are lost. The first [`TOLD`].
+    /// Rows without a file: messages that are lost. The first `TOLD`.
     pub missing: Vec<MessageId>,
-    /// Files and rows that cannot be read, with what is wrong. The first [`TOLD`].
+    /// Files and rows that cannot be read, with what is wrong. The first `TOLD`.
     pub damaged: Vec<(String, String)>,
     /// What the duplicate window may still need of those that are held.
     pub digests: Vec<Remembered>,

@@ -1,7 +1,7 @@
 //! Where bodies are kept: files by message id, as a trait.
 //!
 //! `adapters/spool` has the files; [`memory`](super::memory) is what the tests of everything above
-//! run on. The octets of a file are [`body`](super::body)'s affair: a spool knows ids and octets.
+//! run on. The octets of a file are `body`'s affair: a spool knows ids and octets.
 //!
 //! Promises, of every spool: a file that [`Spool::keep`] or [`Draft::keep`] returned from is whole,
 //! durable and found under its id after a power cut; one that was not kept is not found, ever; a

@@ -9,7 +9,7 @@ use super::OpenError;
 use crate::store::Versioned;
 
 /// The row that holds the format of the rows and the number of the last commit. Sorts before every
-/// [`Key`], which begin with a letter.
+/// [`Key`](crate::store::Key), which begin with a letter.
 pub(super) const SEQUENCE: &[u8] = b"\0sequence";
 /// The format of the rows.
 pub(super) const FORMAT: u8 = 1;

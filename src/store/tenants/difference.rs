@@ -15,7 +15,7 @@ use crate::policy::tenant::Tenant;
 use crate::store::credential::{Credential, Origin};
 use crate::store::directory::Directory;
 
-/// One change: a line for a person, and what [`super::apply`] needs to make it.
+/// One change: a line for a person, and what [`super::apply()`] needs to make it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Change {
     pub(super) tenant: TenantId,
