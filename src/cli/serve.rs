@@ -163,6 +163,7 @@ pub(super) fn not_built(error: BuildError) -> Failure {
 pub(super) struct Behind {
     pub(super) url: String,
     pub(super) messages: Arc<sandbox::inbox::Inbox>,
+    pub(super) faults: Arc<sandbox::fault::Faults>,
     queue_url: String,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -177,6 +178,7 @@ impl Behind {
             url: sandbox.url(),
             queue_url: sandbox.queue_url(),
             messages: sandbox.messages(),
+            faults: sandbox.faults(),
             task: tokio::spawn(sandbox.run(stop.clone())),
             stop,
         })

@@ -85,6 +85,7 @@ suppress_on = ["bounce", "complaint"]
 struct Stage {
     desk: Arc<Desk>,
     messages: Arc<sandbox::inbox::Inbox>,
+    faults: Arc<sandbox::fault::Faults>,
     submission: std::net::SocketAddr,
     implicit: std::net::SocketAddr,
     ca: CaPem,
@@ -127,7 +128,8 @@ impl Demo {
         };
         let house = House::build(settings.clone(), surroundings).await.map_err(not_built)?;
         let [submission, implicit] = house.addresses().try_into().map_err(|_| Failure::because("no listeners"))?;
-        let stage = Stage { desk: house.desk(), messages: behind.messages.clone(), submission, implicit, ca };
+        let (messages, faults) = (behind.messages.clone(), behind.faults.clone());
+        let stage = Stage { desk: house.desk(), messages, faults, submission, implicit, ca };
         let (stop, (interrupted, _reload)) = (CancellationToken::new(), signals()?);
         let (_ask, reload) = mpsc::channel(1);
         let house = tokio::spawn(house.run(stop.clone(), reload));

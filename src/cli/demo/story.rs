@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::client::{Client, Said};
 use super::letter::{Letter, field_names, has_subject, parted};
 use super::{Stage, strange};
+use crate::admin::command::Selection;
 use crate::admin::{Request, Response, perform};
 use crate::cli::Failure;
 use crate::cli::output::{self, Out};
+use crate::sandbox::fault::{Fault, Kind};
 use crate::sandbox::inbox::Message;
 
 /// Recipients of one message; SES's own bound for a call.
@@ -17,6 +19,10 @@ const RECIPIENTS: usize = 50;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long bounces may be on their way.
 const BOUNCES: Duration = Duration::from_secs(20);
+/// How long held mail may take once SES is back.
+const DRAIN: Duration = Duration::from_secs(20);
+/// Messages that are sent while SES is away.
+const HELD: usize = 5;
 
 /// Header fields by name.
 type Fields<'a> = &'a [(&'static str, &'a str)];
@@ -70,6 +76,7 @@ pub(super) async fn tell(stage: &Stage, size: usize, out: Out) -> Result<(), Fai
     story.neighbours(&mut cast, &list).await?;
     story.intrusions(&mut cast).await?;
     story.stowaways(&mut cast).await?;
+    story.outage(&mut cast).await?;
     for client in [cast.atlas, cast.atlas_news, cast.bargain, cast.bargain_news] {
         client.quit().await;
     }
@@ -333,6 +340,53 @@ impl Story<'_> {
         );
         self.claim("the hidden recipient and the foreign SES tenant got nowhere", alone && no_tenant);
         Ok(())
+    }
+
+    async fn outage(&mut self, cast: &mut Cast) -> Result<(), Failure> {
+        self.scene("SES goes away, and comes back.");
+        let (before, subject) = (self.stage.messages.received(), "While SES was away");
+        self.stage.faults.script([Fault::lasting(Kind::Unavailable)]);
+        let mut all_queued = true;
+        for n in 0..HELD {
+            let (own, to) = ("reset@atlas.example", format!("user{n}@customers.example"));
+            let octets = Letter { from: own, to: &to, subject, fields: &[] }.octets()?;
+            let said = cast.atlas.send(own, &to, &octets).await?;
+            all_queued &= said.is_yes() && said.words.contains("queued as");
+            self.answered(("atlas", "transactional"), &said, 1, "not held");
+            self.bodies.insert(format!("{subject}/{to}"), parted(&octets).1.to_vec());
+            if n == 0 {
+                self.say(format!("   atlas's password resets meanwhile: {said}"));
+            }
+        }
+        let held = self.held().await?;
+        self.say(format!("   {held} messages are durable in the outbox; SES has none of them."));
+        self.claim(
+            "while SES was away atlas heard 250 for all of its mail, and all of it was held",
+            all_queued && held == HELD && self.stage.messages.received() == before,
+        );
+
+        self.stage.faults.clear();
+        let request = Request::OutboxRetry { selection: Selection::All, after: None, until: None };
+        perform(&self.stage.desk, request, "demo").await?;
+        let until = tokio::time::Instant::now() + DRAIN;
+        while self.held().await? > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+        let mut arrived: Vec<_> = self.with_subject(subject).flat_map(|message| message.destination.clone()).collect();
+        arrived.sort_unstable();
+        self.say(format!("   SES is back: {} of {HELD} have reached it, each once.", arrived.len()));
+        let expected: Vec<_> = (0..HELD).map(|n| format!("user{n}@customers.example")).collect();
+        self.claim("when SES was back each of them reached it, once", arrived == expected);
+        Ok(())
+    }
+
+    /// How many messages are in the outbox.
+    async fn held(&self) -> Result<usize, Failure> {
+        let request = Request::OutboxList { tenant: None, stream: None, cause: None, after: None };
+        match perform(&self.stage.desk, request, "demo").await? {
+            Response::Held(page) => Ok(page.rows.len()),
+            _ => Err(strange()),
+        }
     }
 
     /// A message for each group of up to [`RECIPIENTS`], as newsletters go out.
