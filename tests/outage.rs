@@ -274,6 +274,18 @@ fn an_outage_of_silence_is_nobodys_but_ours() {
     assert_eq!(figures, outage(Does::Hang(CALL_TIME)), "two runs are one");
 }
 
+/// Four connections of one tenant's, each at this pace and for so long, until all have ended.
+async fn four_connections(world: &Arc<World>, dispatch: &Arc<Dispatch>, pace: (u64, u64)) {
+    let mut clients = Vec::new();
+    for number in 0..4 {
+        let who = (number, "one".to_owned(), "transactional");
+        clients.push(tokio::spawn(connection(Arc::clone(world), Arc::clone(dispatch), who, pace)));
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+}
+
 /// One connection, one recipient, a rate that lets many of its messages be under way at once.
 #[test]
 fn a_connections_messages_reach_a_recipient_in_their_order() {
@@ -282,15 +294,7 @@ fn a_connections_messages_reach_a_recipient_in_their_order() {
     plan.terms.faults = vec![Fault::of_all(10 * SECOND, MINUTE, Does::RefuseConnection)];
     let overtaken = simulate(plan, async |world| {
         let life = world.live().await;
-        let mut clients = Vec::new();
-        for number in 0..4 {
-            let who = (number, "one".to_owned(), "transactional");
-            let pace = (100, 90 * SECOND);
-            clients.push(tokio::spawn(connection(Arc::clone(&world), Arc::clone(&life.dispatch), who, pace)));
-        }
-        for client in clients {
-            client.await.unwrap();
-        }
+        four_connections(&world, &life.dispatch, (100, 90 * SECOND)).await;
         life.until_empty(&world, HOUR).await;
         let (heard, seen) = (world.heard(), world.ses.seen());
         assert_eq!(assert_none_lost(&heard, &seen), 0);
@@ -315,15 +319,7 @@ fn a_moments_break_puts_no_message_before_an_earlier_one() {
     plan.terms.faults = breaks.collect();
     simulate(plan, async |world| {
         let life = world.live().await;
-        let mut clients = Vec::new();
-        for number in 0..4 {
-            let who = (number, "one".to_owned(), "transactional");
-            let pace = (300, 5 * MINUTE);
-            clients.push(tokio::spawn(connection(Arc::clone(&world), Arc::clone(&life.dispatch), who, pace)));
-        }
-        for client in clients {
-            client.await.unwrap();
-        }
+        four_connections(&world, &life.dispatch, (300, 5 * MINUTE)).await;
         life.until_empty(&world, HOUR).await;
         let (heard, seen) = (world.heard(), world.ses.seen());
         assert_eq!(assert_none_lost(&heard, &seen), 0);

@@ -18,7 +18,7 @@ use bulkhead::outbox::Bounds;
 use bulkhead::sandbox::fault::{Fault, Kind};
 use bulkhead::sandbox::inbox::Message;
 use bulkhead::smtp::Terms;
-use house::{House, Plan, SECRET_OF_ACME};
+use house::{House, Plan, SECRET_OF_ACME, stuffed};
 use serde_json::Value;
 use support::{Client, bounds, code, is_verdict, journal};
 
@@ -76,19 +76,6 @@ fn odd_body() -> Vec<u8> {
         body.extend_from_slice(b"\r\n");
     }
     body
-}
-
-/// DATA with the dots of RFC 5321 4.5.2.
-fn stuffed(message: &[u8]) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(message.len() + 64);
-    for line in message.split_inclusive(|octet| *octet == b'\n') {
-        if line.starts_with(b".") {
-            octets.push(b'.');
-        }
-        octets.extend_from_slice(line);
-    }
-    octets.extend_from_slice(b".\r\n");
-    octets
 }
 
 /// A transaction with these octets; the replies to RCPT and to the data.

@@ -9,7 +9,7 @@ use bulkhead::outbox::{Entry, Lane, Slot, Wait};
 use bulkhead::sandbox::inbox::Message;
 use serde_json::Value;
 
-use crate::house::{House, Plan, SECRET_OF_ACME};
+use crate::house::{House, Plan, SECRET_OF_ACME, stuffed};
 use crate::support::{Client, code, journal, soon};
 
 /// Longer than any wait of these tests, and far below the age of held mail.
@@ -250,17 +250,4 @@ pub fn long_body(octets: usize) -> Vec<u8> {
         line += 1;
     }
     body
-}
-
-/// DATA with the dots of RFC 5321 4.5.2.
-fn stuffed(message: &[u8]) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(message.len() + 64);
-    for line in message.split_inclusive(|octet| *octet == b'\n') {
-        if line.starts_with(b".") {
-            octets.push(b'.');
-        }
-        octets.extend_from_slice(line);
-    }
-    octets.extend_from_slice(b".\r\n");
-    octets
 }

@@ -480,3 +480,16 @@ pub fn address(text: &str) -> Mailbox {
 pub fn base64(octets: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(octets)
 }
+
+/// DATA with the dots of RFC 5321 4.5.2.
+pub fn stuffed(message: &[u8]) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(message.len() + 64);
+    for line in message.split_inclusive(|octet| *octet == b'\n') {
+        if line.starts_with(b".") {
+            octets.push(b'.');
+        }
+        octets.extend_from_slice(line);
+    }
+    octets.extend_from_slice(b".\r\n");
+    octets
+}
