@@ -273,12 +273,14 @@ async fn a_crowd_in_an_outage_makes_few_calls_and_loses_nothing() {
     }
     assert_eq!(scene.held(), CLIENTS * EACH);
     // Those that began before the third failure was told, and on a slow machine a probe now and then.
+    // There the first to be held may fail again before a third client comes.
+    let (tried, again) = (offered(&scene) + deferred(&scene), deferred(&scene));
     let most = 3 + CLIENTS + began.elapsed().as_secs() as usize;
-    assert!((3..most).contains(&offered(&scene)), "{} of {most}", offered(&scene));
+    assert!((3..most).contains(&tried), "{tried} of {most}, {again} of them again");
     scene.house.door.open().unwrap();
     scene.house.pass(A_WHILE);
     scene.emptied().await;
-    assert_eq!((scene.house.inbox.received(), deferred(&scene)), ((CLIENTS * EACH) as u64, 0));
+    assert_eq!((scene.house.inbox.received(), deferred(&scene)), ((CLIENTS * EACH) as u64, again));
     for letter in &letters {
         scene.assert_copies(letter, 1, "transactional");
     }

@@ -120,6 +120,11 @@ impl Scene {
 
     /// Waits until an attempt at a held message has ended and the message waits on; how it stands then.
     pub async fn deferred(&self, id: MessageId, attempts: u32) -> (Slot, Entry) {
+        // The log has it a little later than the store.
+        let told = || {
+            let lines = journal().lines("message_deferred", "message", &id.to_string());
+            attempts == 0 || lines.iter().any(|line| line["attempts"] == attempts)
+        };
         let look = async {
             loop {
                 let entry = self.dispatch().outbox().entry(id).await;
@@ -127,6 +132,7 @@ impl Scene {
                     && entry.attempts == attempts
                     && !entry.leased
                     && slot.wait != Wait::Active
+                    && told()
                 {
                     return (slot, entry);
                 }
