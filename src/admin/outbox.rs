@@ -259,7 +259,7 @@ where
                     let why = format!("{error}; `bulkhead store rebuild` makes the row anew");
                     all.left_alone.push(LeftAlone { message, why });
                 }
-                OutboxError::Commit(CommitError::Conflict { .. }) => {
+                OutboxError::Commit(CommitError::Conflict(_)) => {
                     let why = "its row is not as this process wrote it; `bulkhead store verify` says more".into();
                     all.left_alone.push(LeftAlone { message, why });
                 }

@@ -5,7 +5,7 @@ use bulkhead::sandbox::fault::{Fault, Kind};
 use serde_json::json;
 
 use crate::house::Plan;
-use crate::scene::{A_WHILE, Letter, Scene, long_body, queued, recipients};
+use crate::scene::{A_WHILE, Letter, Scene, long_body, queued, recipients, until};
 use crate::support::journal;
 
 /// Every recipient has the letter once, but for those of `missing`.
@@ -79,6 +79,27 @@ async fn after_an_answer_that_may_pass_later_the_rest_is_not_offered() {
     assert_served(&scene, &letter, 6, &[2]);
     assert_eq!(journal().lines("recipient_refused", "message", &id.to_string()).len(), 1);
     assert_eq!(scene.lines("message_deferred").len(), 1);
+}
+
+/// SES has it for all, and the row that says otherwise cannot be removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_cannot_be_told_is_known_by_the_file() {
+    let mut scene = Scene::named("untold").await;
+    let letter = scene.letter();
+    let slow = Fault { delay_ms: 1000, ..Fault::once(Kind::Slow) };
+    assert!(scene.house.faults.script([Fault::once(Kind::Throttle), slow]));
+    let id = queued(&scene.send(&recipients(2), &letter).await);
+    scene.house.pass(A_WHILE);
+    until("the call to be under way", || scene.house.faults.waiting().is_empty()).await;
+    scene.house.path.refuse(true);
+    journal().wait("outbox_deferred", "tenant", "untold").await;
+    until("the answers to be noted", || scene.house.notes("tt")).await;
+    scene.house.path.refuse(false);
+    assert_eq!((scene.entry(id).await.1.progress.marks().as_str(), scene.held()), ("..", 1), "the row is as it was");
+    scene.house.pass(A_WHILE);
+    let line = scene.dispatched(id).await;
+    assert_eq!((&line["sent"], &line["attempts"]), (&2.into(), &2.into()), "{line}");
+    scene.assert_copies(&letter, 2, "transactional");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -139,6 +139,7 @@ struct Ahead {
 pub struct Counted {
     inner: Arc<SledStore>,
     commits: AtomicUsize,
+    refuses: AtomicBool,
 }
 
 /// A disk that can be full, and on which is counted what is written.
@@ -166,6 +167,11 @@ impl Counted {
     pub fn commits(&self) -> usize {
         self.commits.load(Ordering::Relaxed)
     }
+
+    /// From now on nothing can be written, or it can again.
+    pub fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::Relaxed);
+    }
 }
 
 impl Store for Counted {
@@ -182,6 +188,9 @@ impl Store for Counted {
     }
     fn commit(&self, batch: Batch) -> Pending<'_, Result<u64, CommitError>> {
         self.commits.fetch_add(1, Ordering::Relaxed);
+        if self.refuses.load(Ordering::Relaxed) {
+            return Box::pin(async { Err(CommitError::Unavailable("refused by the test".into())) });
+        }
         self.inner.commit(batch)
     }
 }
@@ -302,7 +311,11 @@ impl House {
         let certificates = Certificates::from_pem(&certificate, &key, clock.clone()).unwrap();
         let ahead = Arc::new(AtomicU64::new(0));
         let clock_of = |instants| Arc::new(Ahead { millis: Arc::clone(&ahead), instants });
-        let path = Arc::new(Counted { inner: Arc::clone(&store), commits: AtomicUsize::new(0) });
+        let path = Arc::new(Counted {
+            inner: Arc::clone(&store),
+            commits: AtomicUsize::new(0),
+            refuses: AtomicBool::new(false),
+        });
         let platter = Arc::new(Platter::default());
         let mounted = Mounted(Arc::clone(&platter));
         let spool = Arc::new(FileSpool::open_on(folder.path(), spool::Options { writers: 4 }, mounted).unwrap());
