@@ -27,6 +27,7 @@ impl Dispatch {
     pub(super) async fn call_all(self: Arc<Self>, parcel: Arc<Parcel>, calls: Vec<Vec<usize>>) -> Vec<Answered> {
         if let [only] = calls.as_slice() {
             let outcome = self.call(&parcel, only).await;
+            parcel.calls.answered(only, &outcome);
             let recipients = only.clone();
             return vec![Answered { recipients, outcome }];
         }

@@ -16,7 +16,7 @@ use super::Dispatch;
 use super::alarm::words;
 use super::held::refusal_in;
 use super::join::{Joined, join};
-use super::parcel::{Answered, Parcel, mark_of};
+use super::parcel::{Answered, Parcel};
 use super::repeats::Begun;
 use crate::mail::{MessageId, Receipt, Taken};
 use crate::outbox::recover::Remembered;
@@ -212,8 +212,7 @@ impl Dispatch {
     fn report_later(self: &Arc<Self>, parcel: Arc<Parcel>, answers: Vec<Answered>) {
         let dispatch = Arc::clone(self);
         self.tasks.spawn(async move {
-            let marks = progress(Progress::none(parcel.manifest.recipients.len()), &answers);
-            dispatch.report(&parcel.manifest, &marks, refusal_in(&answers), false).await;
+            dispatch.report(&parcel.manifest, &parcel.calls.marks(), refusal_in(&answers), false).await;
         });
     }
 
@@ -230,8 +229,8 @@ impl Dispatch {
                 let why = said(&outcomes, why);
                 let cause = Cause::of(&why).unwrap_or(Cause::Unrecognised);
                 let unknown = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Unknown(_))).count();
-                let progress = progress(Progress::none(parcel.manifest.recipients.len()), answers);
-                self.hold(parcel, progress, cause, words(&why), u32::try_from(unknown).unwrap_or(u32::MAX)).await
+                self.hold(parcel, parcel.calls.marks(), cause, words(&why), u32::try_from(unknown).unwrap_or(u32::MAX))
+                    .await
             }
             Joined::Nothing => How::Refused(Outcome::Unknown("there was no call to make".into())),
         }
@@ -307,16 +306,6 @@ impl Drop for Probe {
             self.dispatch.unpark();
         }
     }
-}
-
-/// What the answers add to the marks of a message's recipients.
-pub(super) fn progress(mut progress: Progress, answers: &[Answered]) -> Progress {
-    for Answered { recipients, outcome } in answers {
-        if let Some(mark) = mark_of(outcome) {
-            progress.take(recipients, mark);
-        }
-    }
-    progress
 }
 
 /// The receipt of a message that SES has.

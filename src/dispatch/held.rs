@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::alarm::words;
-use super::handover::progress;
 use super::join::{Joined, join};
 use super::parcel::{Answered, Calls, Parcel, Passage};
 use super::{Dispatch, Ended};
@@ -80,17 +79,12 @@ impl Dispatch {
             return Ended::Uncalled;
         }
         let answers = Arc::clone(&self).call_all(Arc::clone(&parcel), calls).await;
-        self.conclude_from(lease, &parcel, marks, answers).await;
+        self.conclude(lease, &parcel, answers).await;
         Ended::Called
     }
 
-    /// Ends an attempt that began when the message was handed over.
+    /// Ends an attempt, whether it began when the message was handed over or later.
     pub(super) async fn conclude(self: &Arc<Self>, lease: Lease, parcel: &Parcel, answers: Vec<Answered>) {
-        let marks = lease.entry().progress.clone();
-        self.conclude_from(lease, parcel, marks, answers).await;
-    }
-
-    async fn conclude_from(self: &Arc<Self>, lease: Lease, parcel: &Parcel, before: Progress, answers: Vec<Answered>) {
         for Answered { recipients, outcome } in &answers {
             match outcome {
                 Outcome::Sent(taken) => {
@@ -104,7 +98,7 @@ impl Dispatch {
                 Outcome::Retry(..) | Outcome::Paused(..) | Outcome::Unknown(_) => {}
             }
         }
-        let marks = progress(before, &answers);
+        let marks = parcel.calls.marks();
         if marks.count(Mark::Open) == 0 {
             return self.finish(lease, parcel, marks, answers).await;
         }

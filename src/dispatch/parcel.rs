@@ -36,7 +36,7 @@ pub struct Parcel {
     pub content: Content,
     /// By what it leaves.
     pub passage: Passage,
-    /// How its calls stand, for who has to say so when it is cut short.
+    /// How its calls stand and what has become of its recipients, also for who cuts it short.
     pub calls: Arc<Calls>,
 }
 
@@ -123,7 +123,7 @@ impl Calls {
 }
 
 /// The mark that an outcome gives; `None` for one that may pass later.
-pub(super) fn mark_of(outcome: &Outcome) -> Option<Mark> {
+fn mark_of(outcome: &Outcome) -> Option<Mark> {
     match outcome {
         Outcome::Sent(_) => Some(Mark::Taken),
         Outcome::Refused(..) => Some(Mark::Refused),
