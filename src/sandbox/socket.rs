@@ -9,7 +9,8 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -77,7 +78,7 @@ impl Door {
             Way::Closed(held) => state.way = Way::Closed(held),
             Way::Open(listener, connections) => {
                 connections.cancel();
-                drop(listener);
+                stop_listening(listener);
                 state.way = Way::Closed(Some(self.holding()?));
             }
         }
@@ -120,6 +121,15 @@ impl Door {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// To close it is not enough: a process that is being forked in this moment has it too, until it becomes
+/// another program, and its port would not be ours to hold.
+fn stop_listening(listener: TcpListener) {
+    // Where a listening socket cannot be shut down it is closed alone.
+    if let Ok(listener) = listener.into_std() {
+        let _ = std::net::TcpStream::from(OwnedFd::from(listener)).shutdown(Shutdown::Both);
     }
 }
 
@@ -235,5 +245,25 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check()?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_door_closes_and_opens_while_another_process_still_has_its_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // What a process has between its fork and its exec.
+        let _inherited = listener.as_fd().try_clone_to_owned().unwrap();
+        let door = Door::new(listener, address);
+        door.close().unwrap();
+        assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        door.open().unwrap();
+        TcpStream::connect(address).await.unwrap();
     }
 }
