@@ -19,7 +19,7 @@ use bulkhead::mail::{
 use bulkhead::outbox::Spool;
 use bulkhead::policy::decide;
 use bulkhead::policy::tenant::{
-    FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
+    FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason, Tenant,
 };
 use bulkhead::smtp::{Answer, Question, Session, Step, Terms};
 use bulkhead::time::Clock;
@@ -94,8 +94,11 @@ fn tenant() -> Tenant {
             max_age_hours: None,
             dedupe: true,
             dsn: false,
+            enforce: None,
+            exposure: true,
             limits: Limits::default(),
             pause: None,
+            standing: Standing::default(),
         };
         (id, stream)
     };
@@ -109,7 +112,11 @@ fn tenant() -> Tenant {
         weight: Tenant::WEIGHT,
         enforce: true,
         paused_reply: PausedReply::Defer,
+        rate_per_second: None,
+        daily_recipients: None,
+        ses_pause: None,
         pause: None,
+        standing: Standing::default(),
         streams: BTreeMap::from([
             stream("transactional", StreamKind::Transactional),
             stream("marketing", StreamKind::Marketing),

@@ -11,6 +11,7 @@ use bulkhead::mail::mailbox::MailboxError;
 use bulkhead::mail::{Durable, Mailbox, MessageId, Receipt, StreamId, Taken, TenantId};
 use bulkhead::outbox::{Cause, HoldError, Past, SpoolError};
 use bulkhead::policy::decide::{Reason, Stop};
+use bulkhead::policy::reputation::{Brake, Charge, Offence, Rule, Span, Step};
 use bulkhead::policy::tenant::{Pause, SuppressionReason};
 use bulkhead::relay::admission::LADDER;
 use bulkhead::relay::wording;
@@ -223,6 +224,20 @@ fn replies_to_bad_commands(built: &mut Built) {
 fn replies_of_policy(built: &mut Built) {
     let (at, actor) = (Timestamp::from_millis(0), "cli:root".to_owned());
     let pause = || Pause { at, actor: actor.clone(), reason: "stale list".into() };
+    let brake = || Brake {
+        step: Step::Paused,
+        since: at,
+        charge: Charge {
+            rule: Rule::Rate,
+            offence: Offence::Bounce,
+            span: Span::Day,
+            bad: 31,
+            accepted: 500,
+            limit: 0.05,
+        },
+        clears: Some(at),
+        shadow: false,
+    };
     let stream = || StreamId::parse("main").unwrap();
     let name = || "news".to_owned();
     let address = Mailbox::parse(b"a@b.example").unwrap();
@@ -234,6 +249,12 @@ fn replies_of_policy(built: &mut Built) {
         (later(Reason::StreamGone { stream: stream() }), ""),
         (later(Reason::TenantPaused(pause())), ""),
         (Stop::Refuse(Reason::TenantPaused(pause())), "reject"),
+        (later(Reason::SesTenantDisabled(pause())), ""),
+        (Stop::Refuse(Reason::SesTenantDisabled(pause())), "reject"),
+        (later(Reason::TenantBraked(brake())), ""),
+        (Stop::Refuse(Reason::TenantBraked(brake())), "reject"),
+        (later(Reason::StreamBraked { stream: stream(), brake: brake() }), ""),
+        (Stop::Refuse(Reason::StreamBraked { stream: stream(), brake: brake() }), "reject"),
         (later(Reason::StreamPaused { stream: stream(), pause: pause() }), ""),
         (Stop::Refuse(Reason::StreamPaused { stream: stream(), pause: pause() }), "reject"),
         (Stop::Refuse(Reason::StreamUnknown { name: name() }), ""),
@@ -252,6 +273,9 @@ fn replies_of_policy(built: &mut Built) {
             Reason::CredentialGone => "CredentialGone",
             Reason::StreamGone { .. } => "StreamGone",
             Reason::TenantPaused(_) => "TenantPaused",
+            Reason::SesTenantDisabled(_) => "SesTenantDisabled",
+            Reason::TenantBraked(_) => "TenantBraked",
+            Reason::StreamBraked { .. } => "StreamBraked",
             Reason::StreamPaused { .. } => "StreamPaused",
             Reason::StreamUnknown { .. } => "StreamUnknown",
             Reason::StreamNotAllowed { .. } => "StreamNotAllowed",

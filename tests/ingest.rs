@@ -16,7 +16,7 @@ use bulkhead::event::{Notice, parse};
 use bulkhead::ingest::Outcome;
 use bulkhead::policy::decide::{self, Reason, Verdict};
 use bulkhead::policy::effect::COUNTED;
-use bulkhead::policy::tenant::{Stream, StreamKind, Suppression, SuppressionReason};
+use bulkhead::policy::tenant::{Cohort, Stream, StreamKind, Suppression, SuppressionReason};
 use bulkhead::store::counters::{self, Counts, Row};
 use bulkhead::store::directory::{Directory, Fault};
 use bulkhead::store::{Batch, If, Key, Store, ledger, suppressions};
@@ -68,7 +68,7 @@ async fn order_does_not_matter() {
         for at in order {
             assert_eq!(apply(&world, std::slice::from_ref(&all[at])).await, [Outcome::Applied]);
         }
-        world.tally.accepted(&world.tenant(), &world.stream(), SENT.hour(), 2);
+        world.tally.accepted(&world.tenant(), &world.stream(), Cohort::of(SENT.hour()), 2);
         let state = (world.counts_with_tally().await, world.suppressed().await);
         assert_eq!(*first.get_or_insert(state.clone()), state);
         seen += 1;
@@ -95,7 +95,7 @@ async fn a_bounce_before_its_send_was_counted_is_counted_in_the_hour_of_sending(
     let world = World::new();
     world.clock.pass(5 * 3_600_000);
     apply(&world, &[bounce("f-1", &[A])]).await;
-    world.tally.accepted(&world.tenant(), &world.stream(), SENT.hour(), 1);
+    world.tally.accepted(&world.tenant(), &world.stream(), Cohort::of(SENT.hour()), 1);
     assert_eq!(world.counts_with_tally().await, Counts { accepted: 1, bounced: 1, ..Counts::default() });
     let hour = SENT.hour();
     let of = counters::of(&*world.store, &world.tenant(), &world.stream(), hour, hour).await.unwrap();
@@ -344,7 +344,7 @@ async fn accepted_recipients_wait_for_the_store_and_are_written_once() {
     let row = |hour: u32| Row {
         tenant: world.tenant(),
         stream: world.stream(),
-        hour: bulkhead::time::Hour(SENT.hour().0 + hour),
+        cohort: Cohort::of(bulkhead::time::Hour(SENT.hour().0 + hour)),
     };
     let rows: Vec<(Row, u64)> = (0..150).map(|n| (row(n), 2)).collect();
     world.store.fail_after_commits(1);
@@ -353,7 +353,7 @@ async fn accepted_recipients_wait_for_the_store_and_are_written_once() {
     world.store.heal();
     assert_eq!(applier.count(left).await, []);
     assert_eq!(applier.count(vec![(row(0), 5)]).await, []);
-    let (from, to) = (row(0).hour, row(200).hour);
+    let (from, to) = (row(0).cohort.hour, row(200).cohort.hour);
     let all = counters::of(&*world.store, &world.tenant(), &world.stream(), from, to).await.unwrap();
     assert_eq!(all, Counts { accepted: 305, ..Counts::default() });
 }

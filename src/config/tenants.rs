@@ -19,7 +19,8 @@ use super::value;
 use crate::mail::id::IdError;
 use crate::mail::{ConfigurationSet, SesTenant, StreamId, TenantId, Username};
 use crate::policy::tenant::{
-    FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant, Warmup,
+    FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason, Tenant,
+    Warmup,
 };
 use crate::store::credential::{Credential, HashError, Origin, SECRETS, SecretHash, StoredSecret};
 use crate::store::tenants::{Declared, DeclaredTenant};
@@ -101,11 +102,12 @@ impl Reader {
             section.read("weight", |given| given.whole(&(1..=Tenant::LARGEST_WEIGHT.into()), Tenant::WEIGHT.into()));
         let enforce = section.read("enforce", Given::flag);
         if enforce == Some(false) {
-            let what = "is false: standing is only logged and brakes nothing; it is recorded, and this version brakes nobody yet";
+            let what = "is false: standing is only logged, as would_…, and brakes nothing";
             self.notes.push(section.place_of("enforce").note(section.key("enforce"), what));
         }
         let words = [("defer", PausedReply::Defer), ("reject", PausedReply::Reject)];
         let paused_reply = section.read("paused_reply", |given| given.choice(&words));
+        let (rate_per_second, daily_recipients) = caps(&mut section);
         let streams = self.streams(&mut section);
         let default_stream = default_stream(&mut section, &streams);
         let credentials = section.tables("credential");
@@ -122,7 +124,11 @@ impl Reader {
             weight: weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(Tenant::WEIGHT),
             enforce: enforce.unwrap_or(true),
             paused_reply: paused_reply.unwrap_or_default(),
+            rate_per_second,
+            daily_recipients,
+            ses_pause: None,
             pause: None,
+            standing: Standing::default(),
             streams,
         };
         Some(DeclaredTenant { tenant, credentials })
@@ -203,11 +209,7 @@ impl Reader {
             reasons.dedup();
             reasons
         });
-        let rate = section.read("rate_per_second", |given| {
-            let cure = "write recipients a second, more than 0 and up to 100000, such as 5";
-            given.above_zero(LARGEST_RATE, cure)
-        });
-        let daily = section.read("daily_recipients", |given| given.whole(&(1..=1_000_000_000), 50_000));
+        let (rate, daily) = caps(&mut section);
         let warmup = warmup(&mut section);
         for key in ["rate_per_second", "daily_recipients", "warmup"] {
             if section.given(key).is_some() {
@@ -221,6 +223,8 @@ impl Reader {
         let max_age = section.read("max_age_hours", |given| given.whole(&(1..=LARGEST_AGE_HOURS), 48));
         let dedupe = section.read("dedupe", Given::flag);
         let dsn = section.read("dsn", Given::flag);
+        let enforce = section.read("enforce", Given::flag);
+        let exposure = section.read("exposure", Given::flag);
         let limits = self.limits(&mut section);
         section.end();
         let kind = kind?;
@@ -237,14 +241,16 @@ impl Reader {
             max_age_hours: max_age.and_then(|hours| u32::try_from(hours).ok()),
             dedupe: dedupe.unwrap_or(true),
             dsn: dsn.unwrap_or(false),
+            enforce,
+            exposure: exposure.unwrap_or(true),
             limits,
             pause: None,
+            standing: Standing::default(),
         })
     }
 
     fn limits(&mut self, section: &mut Section<'_>) -> Limits {
         let Some(mut table) = section.table("limits") else { return Limits::default() };
-        self.notes.push(section.place_of("limits").note(section.key("limits"), NOT_YET));
         let mut rate = |key| {
             table.read(key, |given| {
                 let cure = "write a rate above 0 and up to 1: 5 % is 0.05";
@@ -329,6 +335,15 @@ impl Reader {
             }
         }
     }
+}
+
+/// `rate_per_second` and `daily_recipients`, which a tenant has as its streams do.
+fn caps(section: &mut Section<'_>) -> (Option<f64>, Option<u64>) {
+    let rate = section.read("rate_per_second", |given| {
+        let cure = "write recipients a second, more than 0 and up to 100000, such as 5";
+        given.above_zero(LARGEST_RATE, cure)
+    });
+    (rate, section.read("daily_recipients", |given| given.whole(&(1..=1_000_000_000), 50_000)))
 }
 
 /// Which suppressions bind where the file does not say.

@@ -18,7 +18,10 @@ use super::alarm::words;
 use super::join::go_on_after;
 use super::parcel::{Answered, Parcel};
 use crate::journal;
+use crate::mail::{StreamId, TenantId};
 use crate::outbox::Cause;
+use crate::policy::tenant::Cohort;
+use crate::time::Timestamp;
 use crate::upstream::{Call, Outcome, Retry, classify};
 
 impl Dispatch {
@@ -100,6 +103,13 @@ impl Dispatch {
         outcome
     }
 
+    /// The cohort of mail that is sent now. A stream that is gone has no window that could begin anew.
+    fn cohort(&self, tenant: &TenantId, stream: &StreamId, now: Timestamp) -> Cohort {
+        let directory = self.means.directory.load();
+        let stream = directory.tenant(tenant).and_then(|tenant| tenant.streams.get(stream));
+        stream.map_or(Cohort::of(now.hour()), |stream| stream.standing.cohort(now))
+    }
+
     /// Notes an outcome wherever it counts. The mailer has counted its call.
     fn observe(&self, parcel: &Parcel, recipients: usize, outcome: &Outcome, begun: std::time::Instant) {
         let (means, lane) = (&self.means, &parcel.lane());
@@ -108,8 +118,8 @@ impl Dispatch {
             self.alarms.consider(lane, outcome, cure, now);
         }
         if let (Outcome::Sent(_), Some(stream)) = (outcome, &lane.stream) {
-            let hour = means.clock.now().hour();
-            means.tally.accepted(&lane.tenant, stream, hour, u64::try_from(recipients).unwrap_or(u64::MAX));
+            let cohort = self.cohort(&lane.tenant, stream, means.clock.now());
+            means.tally.accepted(&lane.tenant, stream, cohort, u64::try_from(recipients).unwrap_or(u64::MAX));
         }
         let failure = Cause::of(outcome);
         if failure == Some(Cause::Unknown) {

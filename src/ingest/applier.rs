@@ -24,9 +24,9 @@ use crate::event::kind::{Event, Recommendation, SendingStatus};
 use crate::journal::{self, Owner};
 use crate::mail::Mailbox;
 use crate::policy::effect::{self, Before, Count, Effect};
-use crate::policy::tenant::Suppression;
+use crate::policy::tenant::{Cohort, Suppression};
 use crate::store::counters::{self, Counts, Row};
-use crate::store::directory::Current;
+use crate::store::directory::{Current, Directory};
 use crate::store::ledger::{self, Share};
 use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, record, suppressions};
 use crate::time::{Clock, Timestamp};
@@ -144,7 +144,7 @@ impl Applier {
                 outcomes.push(Ok(Outcome::Unowned));
                 continue;
             };
-            let shares = shares(tasks.len(), &event, &owner, now);
+            let shares = shares(tasks.len(), &event, &owner, &directory, now);
             outcomes.push(Err(tasks.len()));
             let count = shares.len();
             tasks.push(Task { event, owner, shares: count, open: count, fresh: 0, suppressed: Vec::new() });
@@ -435,9 +435,12 @@ fn note(id: &str, notice: Notice) -> Option<Event> {
 }
 
 /// An event's shares, one a recipient; none if it changes nothing.
-fn shares(task: usize, event: &Event, owner: &Owner, now: Timestamp) -> Vec<Part> {
+fn shares(task: usize, event: &Event, owner: &Owner, directory: &Directory, now: Timestamp) -> Vec<Part> {
     let Some(stream) = owner.stream.clone() else { return Vec::new() };
-    let row = Row { tenant: owner.tenant.clone(), stream, hour: event.mail.timestamp.hour() };
+    let sent = event.mail.timestamp;
+    let known = directory.tenant(&owner.tenant).and_then(|tenant| tenant.streams.get(&stream));
+    let cohort = known.map_or(Cohort::of(sent.hour()), |stream| stream.standing.cohort(sent));
+    let row = Row { tenant: owner.tenant.clone(), stream, cohort };
     let part = |Effect { recipient, count, suppress }| Part {
         task,
         share: Share::of(event, &recipient),

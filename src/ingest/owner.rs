@@ -64,7 +64,7 @@ fn fallback(tenant: &Tenant, of_set: Option<(bool, &StreamId)>) -> StreamId {
 mod tests {
     use super::*;
     use crate::mail::{ConfigurationSet, Mailbox};
-    use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind};
+    use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind};
     use crate::time::Timestamp;
 
     fn tenant(id: &str, senders: &[&str], streams: &[&str]) -> Tenant {
@@ -81,8 +81,11 @@ mod tests {
             max_age_hours: None,
             dedupe: true,
             dsn: false,
+            enforce: None,
+            exposure: true,
             limits: Limits::default(),
             pause: None,
+            standing: Standing::default(),
         };
         Tenant {
             id: id.parse().unwrap(),
@@ -94,7 +97,11 @@ mod tests {
             weight: Tenant::WEIGHT,
             enforce: true,
             paused_reply: PausedReply::Defer,
+            rate_per_second: None,
+            daily_recipients: None,
+            ses_pause: None,
             pause: None,
+            standing: Standing::default(),
             streams: streams.iter().map(stream).map(|stream| (stream.id.clone(), stream)).collect(),
         }
     }

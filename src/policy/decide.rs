@@ -13,7 +13,8 @@
 
 use crate::mail::header::{Originators, Wishes};
 use crate::mail::{Login, Mailbox, ReversePath, StreamId};
-use crate::policy::tenant::{Pause, PausedReply, Stream, Suppression, SuppressionReason, Tenant};
+use crate::policy::reputation::{Brake, Step};
+use crate::policy::tenant::{Pause, PausedReply, Stream, StreamKind, Suppression, SuppressionReason, Tenant};
 use crate::time::Timestamp;
 
 /// A decision.
@@ -55,9 +56,20 @@ pub enum Reason {
         /// Which.
         stream: StreamId,
     },
-    /// The tenant is paused.
+    /// The tenant is paused by hand.
     TenantPaused(Pause),
-    /// The stream is paused, and every other that the login might choose.
+    /// SES has disabled the sending of the tenant's SES tenant.
+    SesTenantDisabled(Pause),
+    /// The tenant is paused by its standing, or left with its transactional streams.
+    TenantBraked(Brake),
+    /// The stream is paused by its standing, and every other that the login might choose.
+    StreamBraked {
+        /// Which.
+        stream: StreamId,
+        /// Since when and why.
+        brake: Brake,
+    },
+    /// The stream is paused by hand, and every other that the login might choose.
     StreamPaused {
         /// Which.
         stream: StreamId,
@@ -144,6 +156,9 @@ impl Reason {
             Self::CredentialGone => "credential_gone",
             Self::StreamGone { .. } => "stream_gone",
             Self::TenantPaused(_) => "tenant_paused",
+            Self::SesTenantDisabled(_) => "ses_tenant_disabled",
+            Self::TenantBraked(_) => "tenant_braked",
+            Self::StreamBraked { .. } => "stream_braked",
             Self::StreamPaused { .. } => "stream_paused",
             Self::StreamUnknown { .. } => "stream_unknown",
             Self::StreamNotAllowed { .. } => "stream_not_allowed",
@@ -166,6 +181,9 @@ impl Reason {
             | Self::TenantGone
             | Self::CredentialGone
             | Self::TenantPaused(_)
+            | Self::SesTenantDisabled(_)
+            | Self::TenantBraked(_)
+            | Self::StreamBraked { .. }
             | Self::StreamPaused { .. }
             | Self::StreamUnknown { .. }
             | Self::StreamNotAllowed { .. }
@@ -252,16 +270,26 @@ pub fn recipient_under(stream: &Stream, entries: &[Suppression], now: Timestamp)
 /// never refused for a pause.
 pub fn leaving<'a>(tenant: Option<&'a Tenant>, stream: &StreamId) -> Verdict<&'a Stream> {
     let Some(tenant) = tenant else { return Verdict::Defer(Reason::TenantGone, None) };
-    if let Some(pause) = &tenant.pause {
-        return Verdict::Defer(Reason::TenantPaused(pause.clone()), None);
+    if let Some(reason) = tenant_stops(tenant) {
+        return held(reason);
     }
     match tenant.streams.get(stream) {
         None => Verdict::Defer(Reason::StreamGone { stream: stream.clone() }, None),
-        Some(Stream { id, pause: Some(pause), .. }) => {
-            Verdict::Defer(Reason::StreamPaused { stream: id.clone(), pause: pause.clone() }, None)
-        }
-        Some(stream) => Verdict::Grant(stream),
+        Some(stream) => stream_stops(tenant, stream).map_or(Verdict::Grant(stream), held),
     }
+}
+
+/// What would stop a stream's mail if its standing were in force: for tenants and streams whose standing
+/// is only told of.
+pub fn would_stop(tenant: &Tenant, stream: &Stream) -> Option<Reason> {
+    if let Some(brake) = tenant.standing.would_brake(Step::Paused) {
+        return Some(Reason::TenantBraked(*brake));
+    }
+    if let Some(brake) = stream.standing.would_brake(Step::Paused) {
+        return Some(Reason::StreamBraked { stream: stream.id.clone(), brake: *brake });
+    }
+    let left_out = stream.kind != StreamKind::Transactional;
+    tenant.standing.would_brake(Step::TransactionalOnly).filter(|_| left_out).map(|brake| Reason::TenantBraked(*brake))
 }
 
 /// When the turn of held mail comes: whether all it says it is from is still the tenant's. An
@@ -300,29 +328,72 @@ fn suppressed(entry: &Suppression) -> Stop {
 /// A pause, as the tenant wants its clients to hear of it.
 fn paused(tenant: &Tenant, reason: Reason) -> Stop {
     match tenant.paused_reply {
-        PausedReply::Defer => Stop::Defer(reason, None),
+        PausedReply::Defer => Stop::Defer(reason.clone(), ends(&reason)),
         PausedReply::Reject => Stop::Refuse(reason),
     }
 }
 
-fn tenant_runs(tenant: &Tenant) -> Result<(), Stop> {
-    match &tenant.pause {
-        Some(pause) => Err(paused(tenant, Reason::TenantPaused(pause.clone()))),
-        None => Ok(()),
+fn held<T>(reason: Reason) -> Verdict<T> {
+    let until = ends(&reason);
+    Verdict::Defer(reason, until)
+}
+
+/// When what stops a tenant or stream ends by itself.
+fn ends(reason: &Reason) -> Option<Timestamp> {
+    match reason {
+        Reason::TenantBraked(brake) | Reason::StreamBraked { brake, .. } => brake.clears,
+        Reason::SenderNotOwned { .. }
+        | Reason::TenantGone
+        | Reason::CredentialGone
+        | Reason::StreamGone { .. }
+        | Reason::TenantPaused(_)
+        | Reason::SesTenantDisabled(_)
+        | Reason::StreamPaused { .. }
+        | Reason::StreamUnknown { .. }
+        | Reason::StreamNotAllowed { .. }
+        | Reason::SetNotOwned { .. }
+        | Reason::SetNotAllowed { .. }
+        | Reason::WishesDisagree { .. }
+        | Reason::Suppressed { .. } => None,
     }
 }
 
-fn stream_runs(tenant: &Tenant, stream: &Stream) -> Result<(), Stop> {
-    match &stream.pause {
-        Some(pause) => Err(paused(tenant, Reason::StreamPaused { stream: stream.id.clone(), pause: pause.clone() })),
-        None => Ok(()),
+/// What stops all of a tenant's mail: a person's word before SES's, and SES's before the judge's.
+fn tenant_stops(tenant: &Tenant) -> Option<Reason> {
+    if let Some(pause) = &tenant.pause {
+        return Some(Reason::TenantPaused(pause.clone()));
     }
+    if let Some(pause) = &tenant.ses_pause {
+        return Some(Reason::SesTenantDisabled(pause.clone()));
+    }
+    tenant.standing.braked(Step::Paused).map(|brake| Reason::TenantBraked(*brake))
+}
+
+/// What stops a stream's mail, where nothing stops its tenant's.
+fn stream_stops(tenant: &Tenant, stream: &Stream) -> Option<Reason> {
+    let id = &stream.id;
+    if let Some(pause) = &stream.pause {
+        return Some(Reason::StreamPaused { stream: id.clone(), pause: pause.clone() });
+    }
+    if let Some(brake) = stream.standing.braked(Step::Paused) {
+        return Some(Reason::StreamBraked { stream: id.clone(), brake: *brake });
+    }
+    let left_out = stream.kind != StreamKind::Transactional;
+    tenant.standing.braked(Step::TransactionalOnly).filter(|_| left_out).map(|brake| Reason::TenantBraked(*brake))
+}
+
+fn tenant_runs(tenant: &Tenant) -> Result<(), Stop> {
+    tenant_stops(tenant).map_or(Ok(()), |reason| Err(paused(tenant, reason)))
+}
+
+fn stream_runs(tenant: &Tenant, stream: &Stream) -> Result<(), Stop> {
+    stream_stops(tenant, stream).map_or(Ok(()), |reason| Err(paused(tenant, reason)))
 }
 
 /// Whether any stream the login may choose runs. The pause that is told is the default choice's.
 fn some_stream_runs(tenant: &Tenant, login: &Login) -> Result<(), Stop> {
     let choices = choices(tenant, login)?;
-    if choices.iter().any(|stream| stream.pause.is_none()) {
+    if choices.iter().any(|stream| stream_stops(tenant, stream).is_none()) {
         return Ok(());
     }
     stream_runs(tenant, default_choice(tenant, login)?)
@@ -393,7 +464,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::policy::tenant::{FanOut, Handoff, Limits, SenderPattern, StreamKind};
+    use crate::policy::reputation::{Charge, Offence, Rule, Span};
+    use crate::policy::tenant::{FanOut, Handoff, Limits, SenderPattern, Standing, StreamKind};
 
     const NOW: Timestamp = Timestamp::from_millis(1_777_000_000_000);
 
@@ -411,8 +483,11 @@ mod tests {
             max_age_hours: None,
             dedupe: true,
             dsn: false,
+            enforce: None,
+            exposure: true,
             limits: Limits::default(),
             pause: None,
+            standing: Standing::default(),
         }
     }
 
@@ -433,7 +508,11 @@ mod tests {
             weight: Tenant::WEIGHT,
             enforce: true,
             paused_reply: PausedReply::Defer,
+            rate_per_second: None,
+            daily_recipients: None,
+            ses_pause: None,
             pause: None,
+            standing: Standing::default(),
             streams: streams.map(|stream| (stream.id.clone(), stream)).into_iter().collect::<BTreeMap<_, _>>(),
         }
     }
@@ -546,6 +625,60 @@ mod tests {
             // Shadow mode is about reputation, not about a pause that somebody made.
             tenant.enforce = false;
             assert_eq!(told(&sender(&tenant, &login(*bound), &path(from)), |()| String::new()), rejected);
+        }
+    }
+
+    /// acme with a standing of its own, or of all its streams.
+    fn braked_acme(step: Step, at_the_tenant: bool, shadow: bool) -> Tenant {
+        let (rule, offence, span) = (Rule::Rate, Offence::Bounce, Span::Day);
+        let charge = Charge { rule, offence, span, bad: 31, accepted: 500, limit: 0.05 };
+        let until = NOW.plus(Duration::from_secs(60));
+        let brake = Some(Brake { step, since: NOW, charge, clears: Some(until), shadow });
+        let mut tenant = acme();
+        if at_the_tenant {
+            tenant.standing.brake = brake;
+        } else {
+            tenant.streams.values_mut().for_each(|stream| stream.standing.brake = brake);
+        }
+        tenant
+    }
+
+    /// What a standing stops: streams of its own step, a tenant's all but the transactional ones, or all;
+    /// told with its end; and nothing where it is only told of.
+    #[test]
+    fn what_a_standing_stops() {
+        use Step::{Good, Paused, Slowed, TransactionalOnly, Warned};
+        // step, of the tenant; what marketing and transactional mail meets
+        let cases = [
+            (Good, true, [None, None]),
+            (Warned, false, [None, None]),
+            (Slowed, false, [None, None]),
+            (TransactionalOnly, true, [Some("tenant_braked"), None]),
+            (Paused, true, [Some("tenant_braked"); 2]),
+            (Paused, false, [Some("stream_braked"); 2]),
+        ];
+        for (step, at_the_tenant, expected) in cases {
+            for (name, expected) in ["marketing", "transactional"].into_iter().zip(expected) {
+                let id = StreamId::parse(name).unwrap();
+                let tenant = braked_acme(step, at_the_tenant, false);
+                for verdict in [
+                    sender(&tenant, &login(Some(name)), &ReversePath::Null).into_result(),
+                    leaving(Some(&tenant), &id).into_result().map(drop),
+                ] {
+                    let met = verdict.err().map(|stop| match stop {
+                        Stop::Defer(reason, until) => (reason.name(), until),
+                        Stop::Refuse(reason) => panic!("{reason:?}"),
+                    });
+                    let expected = expected.map(|name| (name, Some(NOW.plus(Duration::from_secs(60)))));
+                    assert_eq!(met, expected, "{step:?} {name}");
+                }
+                assert_eq!(would_stop(&tenant, &tenant.streams[&id]), None, "it does");
+                let shadow = braked_acme(step, at_the_tenant, true);
+                assert_eq!(sender(&shadow, &login(Some(name)), &ReversePath::Null), Verdict::Grant(()));
+                assert!(matches!(leaving(Some(&shadow), &id), Verdict::Grant(_)));
+                let would = would_stop(&shadow, &shadow.streams[&id]);
+                assert_eq!(would.as_ref().map(Reason::name), expected, "{step:?} {name}");
+            }
         }
     }
 
@@ -714,6 +847,14 @@ mod tests {
                 recipient(&tenant, &login, std::slice::from_ref(&bounced), NOW).into_result().map_err(&mut see).ok();
                 standing(None, &login, true).into_result().map_err(&mut see).ok();
                 standing(Some(&tenant), &login, false).into_result().map_err(&mut see).ok();
+                for at_the_tenant in [false, true] {
+                    for step in [Step::Slowed, Step::TransactionalOnly, Step::Paused] {
+                        let tenant = braked_acme(step, at_the_tenant, false);
+                        sender(&tenant, &login, &ReversePath::Null).into_result().map_err(&mut see).ok();
+                    }
+                }
+                let disabled = Tenant { ses_pause: Some(pause("ses")), ..acme() };
+                sender(&disabled, &login, &ReversePath::Null).into_result().map_err(&mut see).ok();
                 for (stream, set) in some.into_iter().flat_map(|stream| sets.map(|set| (stream, set))) {
                     let claims = from(&[("From", "app@acme.example")]);
                     match message(&tenant, &login, &claims, &wishes(stream, set)).into_result() {
@@ -730,7 +871,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(names.len(), 12, "{names:?}");
+        assert_eq!(names.len(), 15, "{names:?}");
         assert!(granted > 10, "{granted}");
     }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::mail::{ConfigurationSet, Domain, Mailbox, SesTenant, StreamId, TenantId};
-use crate::time::Timestamp;
+use crate::policy::reputation::{Brake, Step};
+use crate::time::{Hour, Timestamp};
 
 /// A customer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -30,8 +31,20 @@ pub struct Tenant {
     pub enforce: bool,
     /// What a paused tenant's or stream's clients hear.
     pub paused_reply: PausedReply,
-    /// Set while the tenant is paused.
+    /// Recipients a second, over all its streams.
+    #[serde(default)]
+    pub rate_per_second: Option<f64>,
+    /// Recipients a day (UTC), over all its streams.
+    #[serde(default)]
+    pub daily_recipients: Option<u64>,
+    /// Set while the tenant is paused by hand.
     pub pause: Option<Pause>,
+    /// Set while SES has its SES tenant's sending disabled.
+    #[serde(skip)]
+    pub ses_pause: Option<Pause>,
+    /// What its sum has come to.
+    #[serde(skip)]
+    pub standing: Standing,
     /// Its streams; one at least, `default_stream` among them.
     pub streams: BTreeMap<StreamId, Stream>,
 }
@@ -64,10 +77,47 @@ pub struct Stream {
     /// Whether delivery status notifications (RFC 3464) go to the reverse-path of mail that expires,
     /// or that is refused after its 250.
     pub dsn: bool,
+    /// False: its standing is logged as `would_…` and nothing is braked; `None`: as its tenant has it.
+    #[serde(default)]
+    pub enforce: Option<bool>,
+    /// Whether its recipients whose outcome is not known yet are bounded by the exposure window.
+    #[serde(default = "yes")]
+    pub exposure: bool,
     /// Its own limits.
     pub limits: Limits,
-    /// Set while the stream is paused.
+    /// Set while the stream is paused by hand.
     pub pause: Option<Pause>,
+    /// What its mail has come to.
+    #[serde(skip)]
+    pub standing: Standing,
+}
+
+/// What the judge has come to, of a tenant's sum or of one stream. State, not declaration: no file
+/// brings or takes it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    /// What restrains it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brake: Option<Brake>,
+    /// When it was resumed last: mail sent before counts no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Timestamp>,
+    /// When its first mail was counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    /// Since when it has been good without a break.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub good_since: Option<Timestamp>,
+}
+
+/// Mail that is counted together: of one hour, and where a resume falls into it, from then on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Cohort {
+    /// The hour it was sent in.
+    pub hour: Hour,
+    /// The second of the hour at which the window began anew; 0: it did not.
+    pub from_second: u16,
 }
 
 /// A domain with its subdomains, or one address, that a tenant may send as.
@@ -236,16 +286,63 @@ impl<'de> Deserialize<'de> for SenderPattern {
     }
 }
 
+impl Cohort {
+    /// A whole hour.
+    pub const fn of(hour: Hour) -> Self {
+        Self { hour, from_second: 0 }
+    }
+}
+
+impl Standing {
+    /// What restrains it, where that is in force and goes as far as `step`.
+    pub fn braked(&self, step: Step) -> Option<&Brake> {
+        self.brake.as_ref().filter(|brake| brake.is_in_force() && brake.step >= step)
+    }
+
+    /// The same where it is only told of.
+    pub fn would_brake(&self, step: Step) -> Option<&Brake> {
+        self.brake.as_ref().filter(|brake| brake.shadow && brake.step >= step)
+    }
+
+    /// The cohort of mail sent at `sent`.
+    pub fn cohort(&self, sent: Timestamp) -> Cohort {
+        let hour = sent.hour();
+        let resumed = self.resumed.filter(|resumed| resumed.hour() == hour && sent >= *resumed);
+        // The 0 is taken, and one second is no matter.
+        let from_second = resumed.map_or(0, |at| u16::try_from(at.millis() / 1000 % 3600).unwrap_or(0).max(1));
+        Cohort { hour, from_second }
+    }
+
+    /// Whether a cohort counts still: it began with the last resume or after it.
+    pub fn counts(&self, cohort: Cohort) -> bool {
+        let Some(resumed) = self.resumed else { return true };
+        cohort.hour > resumed.hour() || cohort == self.cohort(resumed)
+    }
+}
+
 impl Tenant {
     /// The weight of a tenant that has none of its own.
     pub const WEIGHT: u32 = 1;
     /// The largest weight: one tenant has at most this many times another's share.
     pub const LARGEST_WEIGHT: u32 = 100;
 
+    /// The same tenant without its state: as a file would declare it.
+    pub fn declared(mut self) -> Self {
+        (self.pause, self.ses_pause, self.standing) = (None, None, Standing::default());
+        for stream in self.streams.values_mut() {
+            (stream.pause, stream.standing) = (None, Standing::default());
+        }
+        self
+    }
+
     /// Whether the tenant may send as `mailbox`.
     pub fn owns(&self, mailbox: &Mailbox) -> bool {
         self.senders.iter().any(|pattern| pattern.covers(mailbox))
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl StreamKind {

@@ -331,7 +331,11 @@ mod tests {
             weight: crate::policy::tenant::Tenant::WEIGHT,
             enforce: true,
             paused_reply: crate::policy::tenant::PausedReply::Defer,
+            rate_per_second: None,
+            daily_recipients: None,
+            ses_pause: None,
             pause: None,
+            standing: crate::policy::tenant::Standing::default(),
             streams: std::collections::BTreeMap::new(),
         };
         Arc::new(Directory::new([tenant], credentials))

@@ -8,6 +8,7 @@
 use crate::mail::header::HeaderError;
 use crate::outbox::{Cause, HoldError, SpoolError};
 use crate::policy::decide::{Reason, Stop};
+use crate::policy::reputation::{Brake, Step};
 use crate::policy::tenant::{Pause, SuppressionReason};
 use crate::smtp::Refusal;
 use crate::time::Timestamp;
@@ -54,6 +55,14 @@ fn words(reason: &Reason) -> ((u16, u16), String, bool) {
         }
         Reason::TenantPaused(pause) => (POLICY, format!("tenant paused {}", since(pause))),
         Reason::StreamPaused { stream, pause } => (POLICY, format!("stream {stream} paused {}", since(pause))),
+        Reason::SesTenantDisabled(pause) => {
+            (POLICY, format!("Amazon SES has disabled sending for this tenant {}", since(pause)))
+        }
+        Reason::TenantBraked(brake) if brake.step == Step::TransactionalOnly => {
+            (POLICY, format!("tenant left with its transactional streams {}", charged(brake)))
+        }
+        Reason::TenantBraked(brake) => (POLICY, format!("tenant paused {}", charged(brake))),
+        Reason::StreamBraked { stream, brake } => (POLICY, format!("stream {stream} paused {}", charged(brake))),
         Reason::StreamUnknown { name } => {
             (POLICY, format!("X-Bulkhead-Stream names {}, which is no stream of this tenant", quoted(name)))
         }
@@ -88,6 +97,11 @@ fn suppressed(reason: SuppressionReason, at: Timestamp) -> ((u16, u16), String) 
         SuppressionReason::Manual => ((7, 1), "entered by hand", "ask the operator of this relay"),
     };
     (enhanced, format!("recipient suppressed: {what} on {}; {cure}", at.date()))
+}
+
+fn charged(brake: &Brake) -> String {
+    let ends = brake.clears.map(|until| format!(", ends {} at the earliest", until.rfc3339())).unwrap_or_default();
+    format!("since {}{ends}: {}", brake.since.rfc3339(), brake.charge)
 }
 
 fn since(pause: &Pause) -> String {
@@ -241,6 +255,7 @@ mod tests {
     use super::*;
     use crate::mail::{Mailbox, StreamId};
     use crate::outbox::Past;
+    use crate::policy::reputation::{Charge, Offence, Rule, Span};
     use crate::store::CommitError;
 
     const DAY: Timestamp = Timestamp::from_millis(1_777_626_902_418);
@@ -268,6 +283,11 @@ mod tests {
         use SuppressionReason::{Bounce, Complaint, Manual};
         let stream = || StreamId::parse("marketing").unwrap();
         let pause = || Pause { at: DAY, actor: "cli:root".into(), reason: "bounces über 5 %\r\n250 ok".into() };
+        let brake = |step| {
+            let (rule, offence, span) = (Rule::Rate, Offence::Bounce, Span::Day);
+            let charge = Charge { rule, offence, span, bad: 31, accepted: 500, limit: 0.05 };
+            Brake { step, since: DAY, charge, clears: Some(DAY), shadow: false }
+        };
         let not_owned = |claim| Reason::SenderNotOwned { claim, address: Mailbox::parse(b"a@b.example").unwrap() };
         let suppressed = |reason| Reason::Suppressed { reason, at: DAY };
         let (name, bound) = ("evil\r\n250 ok\u{7f}é", stream());
@@ -290,6 +310,31 @@ mod tests {
                 "451 4.7.1",
                 "550 5.7.1",
                 "stream marketing paused since 2026-05-01",
+            ),
+            (
+                Reason::SesTenantDisabled(pause()),
+                "451 4.7.1",
+                "550 5.7.1",
+                "Amazon SES has disabled sending for this tenant since 2026-05-01",
+            ),
+            (
+                Reason::TenantBraked(brake(Step::Paused)),
+                "451 4.7.1",
+                "550 5.7.1",
+                "tenant paused since 2026-05-01T09:15:02.418Z, ends 2026-05-01T09:15:02.418Z at the earliest: bounce \
+                 rate 6.2 % (31 of 500 in 24 hours) is over 5 %",
+            ),
+            (
+                Reason::TenantBraked(brake(Step::TransactionalOnly)),
+                "451 4.7.1",
+                "550 5.7.1",
+                "tenant left with its transactional streams since",
+            ),
+            (
+                Reason::StreamBraked { stream: stream(), brake: brake(Step::Paused) },
+                "451 4.7.1",
+                "550 5.7.1",
+                "stream marketing paused since 2026-05-01T09:15:02.418Z, ends",
             ),
             (
                 Reason::StreamUnknown { name: name() },

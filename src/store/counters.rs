@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Batch, If, Key, ReadError, Store, Versioned, record};
 use crate::mail::{StreamId, TenantId};
+use crate::policy::tenant::Cohort;
 use crate::time::Hour;
 
 /// Hours for which counts are kept: 35 days.
@@ -55,14 +56,14 @@ pub struct Row {
     pub tenant: TenantId,
     /// Of which stream.
     pub stream: StreamId,
-    /// Sent in which hour.
-    pub hour: Hour,
+    /// Sent when.
+    pub cohort: Cohort,
 }
 
 impl Row {
     /// Its key at `node`, which must not be empty.
     pub fn key(&self, node: &str) -> Key {
-        Key::counter(&self.tenant, &self.stream, self.hour, node)
+        Key::counter(&self.tenant, &self.stream, self.cohort, node)
     }
 }
 
@@ -87,22 +88,37 @@ pub async fn of(
     from: Hour,
     to: Hour,
 ) -> Result<Counts, ReadError> {
+    let mut sum = Counts::default();
+    cohorts(store, tenant, stream, from, to).await?.into_iter().for_each(|(_, counts)| sum += counts);
+    Ok(sum)
+}
+
+/// The rows of `stream`'s mail sent in the hours `from` to `to`, both included: each node's, in the order
+/// of the hours.
+pub async fn cohorts(
+    store: &dyn Store,
+    tenant: &TenantId,
+    stream: &StreamId,
+    from: Hour,
+    to: Hour,
+) -> Result<Vec<(Cohort, Counts)>, ReadError> {
     let prefix = Key::counters_of(tenant, stream);
     // No node has an empty name, so this key comes before every node's row of `from`.
-    let mut after = Key::counter(tenant, stream, from, "");
-    let mut sum = Counts::default();
+    let mut after = Key::counter(tenant, stream, Cohort::of(from), "");
+    let mut found = Vec::new();
     loop {
         let page = store.scan(&prefix, Some(&after), PAGE).await?;
         let full = page.len() == PAGE;
         for (key, row) in page {
-            if hour_of(&key)? > to {
-                return Ok(sum);
+            let cohort = cohort_of(&key)?;
+            if cohort.hour > to {
+                return Ok(found);
             }
-            sum += record::open(&key, &row.value)?;
+            found.push((cohort, record::open(&key, &row.value)?));
             after = key;
         }
         if !full {
-            return Ok(sum);
+            return Ok(found);
         }
     }
 }
@@ -145,8 +161,20 @@ pub async fn expired(
 }
 
 fn hour_of(key: &Key) -> Result<Hour, ReadError> {
-    let hour = key.parts().and_then(|parts| u32::from_str_radix(parts.get(3)?, 16).ok());
-    hour.map(Hour).ok_or_else(|| ReadError::Corrupt(key.clone(), "its key holds no hour".into()))
+    Ok(cohort_of(key)?.hour)
+}
+
+fn cohort_of(key: &Key) -> Result<Cohort, ReadError> {
+    let cohort = || {
+        let parts = key.parts()?;
+        let hour = Hour(u32::from_str_radix(parts.get(3)?, 16).ok()?);
+        let from_second = match parts.get(4)?.split_once('~') {
+            Some((_, second)) => u16::from_str_radix(second, 16).ok()?,
+            None => 0,
+        };
+        Some(Cohort { hour, from_second })
+    };
+    cohort().ok_or_else(|| ReadError::Corrupt(key.clone(), "its key holds no hour".into()))
 }
 
 /// A key after all rows of the stream that `key` is of, and before the next stream's.
@@ -174,7 +202,11 @@ mod tests {
     use crate::store::memory::MemoryStore;
 
     fn row(stream: &str, hour: u32) -> Row {
-        Row { tenant: TenantId::parse("acme").unwrap(), stream: StreamId::parse(stream).unwrap(), hour: Hour(hour) }
+        Row {
+            tenant: TenantId::parse("acme").unwrap(),
+            stream: StreamId::parse(stream).unwrap(),
+            cohort: Cohort::of(Hour(hour)),
+        }
     }
 
     async fn put(store: &MemoryStore, row: &Row, node: &str, counts: Counts) {

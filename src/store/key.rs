@@ -13,9 +13,12 @@
 //! | `sender` | tenant, pattern | one sender pattern |
 //! | `stream` | tenant, stream | one stream |
 //! | `pause` | tenant, stream or empty | a pause by hand |
+//! | `standing` | tenant, stream or empty | what the judge has come to, and the last resume |
+//! | `sesstatus` | SES tenant | SES has disabled its sending |
 //! | `credential` | username | one credential with its secrets' hashes |
 //! | `suppression` | tenant, folded mailbox, reason | one entry; an address has one a reason |
-//! | `counter` | tenant, stream, hour, node | one node's counts of a cohort |
+//! | `counter` | tenant, stream, hour, node | one node's counts of a cohort; `node~` and four digits of the second from which, where the window began anew within the hour |
+//! | `domain` | tenant, day, domain, node | one node's counts of a tenant's mail to a domain, or of all further ones (`*`) |
 //! | `event` | hour applied, key of the event | this event has been applied |
 //! | `eventid` | SHA-256 of the event's key | the same, found by its key |
 //! | `outbox` | node, tenant, stream or empty, due, message | one held message |
@@ -24,8 +27,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::mail::{Mailbox, MessageId, StreamId, TenantId, Username};
-use crate::policy::tenant::SuppressionReason;
+use crate::mail::{Mailbox, MessageId, SesTenant, StreamId, TenantId, Username};
+use crate::policy::tenant::{Cohort, SuppressionReason};
 use crate::time::{Hour, Timestamp};
 
 /// A key; sorts as its octets do.
@@ -124,6 +127,26 @@ impl Key {
         Self::of(&["pause", tenant.as_str()])
     }
 
+    /// What the judge has come to, of a tenant's sum (`None`) or of one stream.
+    pub fn standing(tenant: &TenantId, stream: Option<&StreamId>) -> Self {
+        Self::of(&["standing", tenant.as_str(), stream.map_or("", StreamId::as_str)])
+    }
+
+    /// All standings.
+    pub fn standings() -> Self {
+        Self::of(&["standing"])
+    }
+
+    /// That SES has disabled an SES tenant's sending.
+    pub fn ses_status(ses_tenant: &SesTenant) -> Self {
+        Self::of(&["sesstatus", ses_tenant.as_str()])
+    }
+
+    /// All SES tenants that SES has disabled.
+    pub fn ses_statuses() -> Self {
+        Self::of(&["sesstatus"])
+    }
+
     /// A credential.
     pub fn credential(username: &Username) -> Self {
         Self::of(&["credential", username.as_str()])
@@ -156,9 +179,28 @@ impl Key {
         Self::of(&["suppression", tenant.as_str()])
     }
 
-    /// One node's counts of the mail of one hour.
-    pub fn counter(tenant: &TenantId, stream: &StreamId, hour: Hour, node: &str) -> Self {
-        Self::of(&["counter", tenant.as_str(), stream.as_str(), &format!("{:08x}", hour.0), node])
+    /// One node's counts of a cohort.
+    pub fn counter(tenant: &TenantId, stream: &StreamId, cohort: Cohort, node: &str) -> Self {
+        let hour = format!("{:08x}", cohort.hour.0);
+        match cohort.from_second {
+            0 => Self::of(&["counter", tenant.as_str(), stream.as_str(), &hour, node]),
+            from => Self::of(&["counter", tenant.as_str(), stream.as_str(), &hour, &format!("{node}~{from:04x}")]),
+        }
+    }
+
+    /// One node's counts of a tenant's mail of a day (UTC, since the epoch) to a domain.
+    pub fn domain(tenant: &TenantId, day: u32, domain: &str, node: &str) -> Self {
+        Self::of(&["domain", tenant.as_str(), &format!("{day:08x}"), domain, node])
+    }
+
+    /// All counts by domain of a tenant.
+    pub fn domains_of(tenant: &TenantId) -> Self {
+        Self::of(&["domain", tenant.as_str()])
+    }
+
+    /// All counts by domain.
+    pub fn domains() -> Self {
+        Self::of(&["domain"])
     }
 
     /// All counters of a tenant's stream.
@@ -228,8 +270,18 @@ mod tests {
         assert_eq!(Key::stream(&tenant, &stream).octets(), b"stream\0acme\0marketing\0");
         assert_eq!(Key::pause(&tenant, None).octets(), b"pause\0acme\0\0");
         assert_eq!(
-            Key::counter(&tenant, &stream, Hour(0x7_9abc), "n1").octets(),
+            Key::counter(&tenant, &stream, Cohort::of(Hour(0x7_9abc)), "n1").octets(),
             b"counter\0acme\0marketing\x0000079abc\0n1\0"
+        );
+        assert_eq!(
+            Key::counter(&tenant, &stream, Cohort { hour: Hour(0x7_9abc), from_second: 3599 }, "n1").octets(),
+            b"counter\0acme\0marketing\x0000079abc\0n1~0e0f\0"
+        );
+        assert_eq!(Key::standing(&tenant, None).octets(), b"standing\0acme\0\0");
+        assert_eq!(Key::ses_status(&"acme".parse().unwrap()).octets(), b"sesstatus\0acme\0");
+        assert_eq!(
+            Key::domain(&tenant, 0x4abc, "gmail.com", "n1").octets(),
+            b"domain\0acme\x0000004abc\0gmail.com\0n1\0"
         );
         assert_eq!(Key::event_id("00ff").octets(), b"eventid\x0000ff\0");
         assert_eq!(Key::event(Hour(1), "00ff").octets(), b"event\x0000000001\x0000ff\0");

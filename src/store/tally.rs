@@ -9,19 +9,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::counters::Row;
 use crate::mail::{StreamId, TenantId};
-use crate::time::Hour;
+use crate::policy::tenant::Cohort;
 
-/// Accepted recipients by tenant, stream and hour.
+/// Accepted recipients by tenant, stream and cohort.
 #[derive(Debug, Default)]
 pub struct Tally {
     accepted: Mutex<BTreeMap<Row, u64>>,
 }
 
 impl Tally {
-    /// SES took a message for `recipients` recipients in `hour`.
-    pub fn accepted(&self, tenant: &TenantId, stream: &StreamId, hour: Hour, recipients: u64) {
+    /// SES took a message for `recipients` recipients, sent in `cohort`.
+    pub fn accepted(&self, tenant: &TenantId, stream: &StreamId, cohort: Cohort, recipients: u64) {
         if recipients > 0 {
-            self.add(Row { tenant: tenant.clone(), stream: stream.clone(), hour }, recipients);
+            self.add(Row { tenant: tenant.clone(), stream: stream.clone(), cohort }, recipients);
         }
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `tenant` | what is one to a tenant |
 //! | `sender`, `stream` | one each, so that no row grows past 4 KB with their number |
-//! | `pause` | state, not declaration: no file brings or takes one |
+//! | `pause` `standing` `sesstatus` | state, not declaration: no file brings or takes one |
 //! | `credential` | one each, found by username |
 //!
 //! The tenant's row is what makes it a tenant: rows that refer to none are left behind by a removal
@@ -12,7 +12,7 @@
 //!
 //! Promises: one damaged record takes one tenant out, with everything that hangs on it, and no other;
 //! the directory names it ([`Directory::faults`]), so that its clients can be told to come again
-//! rather than that nobody knows them. A damaged pause is a pause.
+//! rather than that nobody knows them. A damaged pause is a pause, and so is a damaged standing.
 //! What can go wrong: [`ReadError::Unavailable`] alone; damage is in the directory, not an error.
 
 mod apply;
@@ -28,8 +28,9 @@ use self::row::{StreamRow, TenantRow};
 use super::credential::Credential;
 use super::directory::{Directory, Fault};
 use super::{Batch, CommitError, If, Key, ReadError, Store, Versioned, record};
-use crate::mail::{StreamId, TenantId, Username};
-use crate::policy::tenant::{Pause, SenderPattern, Stream, Tenant};
+use crate::mail::{SesTenant, StreamId, TenantId, Username};
+use crate::policy::reputation::{Brake, Charge, Offence, Rule, Span, Step};
+use crate::policy::tenant::{Pause, SenderPattern, Standing, Stream, Tenant};
 use crate::time::Timestamp;
 
 /// Rows read at once.
@@ -65,6 +66,12 @@ pub async fn load(store: &dyn Store) -> Result<Directory, ReadError> {
     }
     for (key, row) in rows(store, &Key::pauses()).await? {
         loading.pause(&key, &row.value);
+    }
+    for (key, row) in rows(store, &Key::standings()).await? {
+        loading.standing(&key, &row.value);
+    }
+    for (key, row) in rows(store, &Key::ses_statuses()).await? {
+        loading.ses_status(&key, &row.value);
     }
     for (key, row) in rows(store, &Key::credentials()).await? {
         loading.credential(&key, &row.value);
@@ -127,6 +134,8 @@ struct Loading {
     senders: BTreeMap<TenantId, Vec<SenderPattern>>,
     streams: BTreeMap<TenantId, BTreeMap<StreamId, Stream>>,
     pauses: BTreeMap<(TenantId, Option<StreamId>), Pause>,
+    standings: BTreeMap<(TenantId, Option<StreamId>), Standing>,
+    ses_statuses: BTreeMap<SesTenant, Pause>,
     credentials: Vec<Credential>,
     faults: Vec<Fault>,
 }
@@ -161,23 +170,42 @@ impl Loading {
         }
     }
 
+    /// The tenant and the stream, if any, that a row of state is of.
+    fn whose(&mut self, key: &Key) -> Option<(TenantId, Option<StreamId>)> {
+        let [tenant, stream] = self.names(key)?;
+        let tenant = self.checked(key, TenantId::parse(&tenant))?;
+        match stream.as_str() {
+            "" => Some((tenant, None)),
+            stream => Some((tenant, Some(self.checked(key, StreamId::parse(stream))?))),
+        }
+    }
+
+    fn standing(&mut self, key: &Key, value: &[u8]) {
+        let Some(whose) = self.whose(key) else { return };
+        let standing = self.opened(key, value, None).unwrap_or_else(damaged);
+        self.standings.insert(whose, standing);
+    }
+
+    fn ses_status(&mut self, key: &Key, value: &[u8]) {
+        let Some([name]) = self.names(key) else { return };
+        let Some(name) = self.checked(key, SesTenant::parse(&name)) else { return };
+        let pause = self.opened(key, value, None).unwrap_or_else(|| Pause {
+            at: Timestamp::default(),
+            actor: "ses".into(),
+            reason: "the record of this status is damaged; SES's next one takes its place".into(),
+        });
+        self.ses_statuses.insert(name, pause);
+    }
+
     fn pause(&mut self, key: &Key, value: &[u8]) {
-        let Some([tenant, stream]) = self.names(key) else { return };
-        let Some(tenant) = self.checked(key, TenantId::parse(&tenant)) else { return };
-        let stream = match stream.as_str() {
-            "" => None,
-            stream => match self.checked(key, StreamId::parse(stream)) {
-                Some(stream) => Some(stream),
-                None => return,
-            },
-        };
+        let Some(whose) = self.whose(key) else { return };
         // Who cannot be told why is paused all the same: the record was made to stop something.
         let pause = self.opened(key, value, None).unwrap_or_else(|| Pause {
             at: Timestamp::default(),
             actor: "bulkhead".into(),
             reason: "the record of this pause is damaged; resume ends it".into(),
         });
-        self.pauses.insert((tenant, stream), pause);
+        self.pauses.insert(whose, pause);
     }
 
     fn credential(&mut self, key: &Key, value: &[u8]) {
@@ -237,15 +265,30 @@ impl Loading {
                 continue;
             }
             for stream in streams.values_mut() {
-                stream.pause = self.pauses.remove(&(id.clone(), Some(stream.id.clone())));
+                let whose = (id.clone(), Some(stream.id.clone()));
+                stream.pause = self.pauses.remove(&whose);
+                stream.standing = self.standings.remove(&whose).unwrap_or_default();
             }
             let senders = self.senders.remove(&id).unwrap_or_default();
-            let pause = self.pauses.remove(&(id.clone(), None));
-            tenants.push(row.tenant(id, senders, streams, pause));
+            let whose = (id.clone(), None);
+            let pause = self.pauses.remove(&whose);
+            let mut tenant = row.tenant(id, senders, streams, pause);
+            tenant.standing = self.standings.remove(&whose).unwrap_or_default();
+            // Two tenants may have one SES tenant: SES judges them as one.
+            tenant.ses_pause = tenant.ses_tenant.as_ref().and_then(|name| self.ses_statuses.get(name)).cloned();
+            tenants.push(tenant);
         }
         self.credentials.retain(|credential| there.contains(&credential.tenant));
         Directory::new(tenants, self.credentials).with_faults(self.faults)
     }
+}
+
+/// What stands in for a standing that cannot be read: nobody becomes good by a damaged record.
+fn damaged() -> Standing {
+    let charge =
+        Charge { rule: Rule::Damaged, offence: Offence::Bounce, span: Span::Week, bad: 0, accepted: 0, limit: 0.0 };
+    let brake = Brake { step: Step::Paused, since: Timestamp::default(), charge, clears: None, shadow: false };
+    Standing { brake: Some(brake), ..Standing::default() }
 }
 
 #[cfg(test)]

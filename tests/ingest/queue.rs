@@ -246,21 +246,21 @@ async fn the_tally_is_written_each_second_and_after_the_drain() {
     let drain = CancellationToken::new();
     let running = tokio::spawn(ingest(&world, Arc::new(bulkhead::ingest::NoQueue), 2).run(drain.clone()));
     for _ in 0..5 {
-        world.tally.accepted(&tenant, &stream, SENT.hour(), 3);
+        world.tally.accepted(&tenant, &stream, bulkhead::policy::tenant::Cohort::of(SENT.hour()), 3);
     }
-    world.tally.accepted(&tenant, &stream, SENT.hour(), 0);
+    world.tally.accepted(&tenant, &stream, bulkhead::policy::tenant::Cohort::of(SENT.hour()), 0);
     assert_eq!(world.counts().await, Counts::default());
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(world.counts().await.accepted, 15);
     // The store stops and comes back: nothing is lost in between.
     world.store.fail_after_commits(0);
-    world.tally.accepted(&tenant, &stream, SENT.hour(), 1);
+    world.tally.accepted(&tenant, &stream, bulkhead::policy::tenant::Cohort::of(SENT.hour()), 1);
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(world.counts().await.accepted, 15);
     world.store.heal();
     tokio::time::sleep(Duration::from_secs(62)).await;
     assert_eq!(world.counts().await.accepted, 16);
-    world.tally.accepted(&tenant, &stream, SENT.hour(), 4);
+    world.tally.accepted(&tenant, &stream, bulkhead::policy::tenant::Cohort::of(SENT.hour()), 4);
     drain.cancel();
     running.await.unwrap();
     assert_eq!(world.counts().await.accepted, 20);
@@ -269,7 +269,7 @@ async fn the_tally_is_written_each_second_and_after_the_drain() {
 #[tokio::test(start_paused = true)]
 async fn without_pollers_the_tally_is_written_all_the_same() {
     let world = World::new();
-    world.tally.accepted(&world.tenant(), &world.stream(), SENT.hour(), 2);
+    world.tally.accepted(&world.tenant(), &world.stream(), bulkhead::policy::tenant::Cohort::of(SENT.hour()), 2);
     let queue = Queue::with(&many(1));
     run_for(&world, &queue, 0, Duration::from_secs(5)).await;
     assert_eq!((world.counts().await.accepted, queue.left().len()), (2, 1));

@@ -7,7 +7,8 @@ use arc_swap::ArcSwap;
 use bulkhead::ingest::{Applier, Janitor};
 use bulkhead::mail::{ConfigurationSet, Mailbox, StreamId, TenantId};
 use bulkhead::policy::tenant::{
-    FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind, Suppression, SuppressionReason, Tenant,
+    FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, Suppression, SuppressionReason,
+    Tenant,
 };
 use bulkhead::secret::Random;
 use bulkhead::store::counters::{self, Counts};
@@ -261,8 +262,11 @@ fn acme() -> Tenant {
         max_age_hours: None,
         dedupe: true,
         dsn: false,
+        enforce: None,
+        exposure: true,
         limits: Limits::default(),
         pause: None,
+        standing: Standing::default(),
     };
     Tenant {
         id: "acme".parse().unwrap(),
@@ -274,7 +278,11 @@ fn acme() -> Tenant {
         weight: Tenant::WEIGHT,
         enforce: true,
         paused_reply: PausedReply::Defer,
+        rate_per_second: None,
+        daily_recipients: None,
+        ses_pause: None,
         pause: None,
+        standing: Standing::default(),
         streams: ["main", "news"].map(stream).into_iter().map(|stream| (stream.id.clone(), stream)).collect(),
     }
 }

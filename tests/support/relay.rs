@@ -20,7 +20,8 @@ use bulkhead::mail::{ConfigurationSet, Domain, StreamId, Taken, TenantId, Userna
 use bulkhead::outbox::memory::MemorySpool;
 use bulkhead::outbox::{self, Bounds, Outbox};
 use bulkhead::policy::tenant::{
-    FanOut, Handoff, Limits as Rates, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
+    FanOut, Handoff, Limits as Rates, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason,
+    Tenant,
 };
 use bulkhead::relay::{Limits, Listener, Means, Options, Relay, Tls};
 use bulkhead::secret::Secret;
@@ -485,8 +486,11 @@ pub fn tenant(name: &str) -> Tenant {
         max_age_hours: None,
         dedupe: true,
         dsn: false,
+        enforce: None,
+        exposure: true,
         limits: Rates::default(),
         pause: None,
+        standing: Standing::default(),
     };
     let streams = [
         stream("transactional", StreamKind::Transactional, vec![SuppressionReason::Bounce]),
@@ -502,7 +506,11 @@ pub fn tenant(name: &str) -> Tenant {
         weight: Tenant::WEIGHT,
         enforce: true,
         paused_reply: PausedReply::Defer,
+        rate_per_second: None,
+        daily_recipients: None,
+        ses_pause: None,
         pause: None,
+        standing: Standing::default(),
         streams: streams.into_iter().map(|stream| (stream.id.clone(), stream)).collect::<BTreeMap<_, _>>(),
     }
 }

@@ -23,7 +23,7 @@ use bulkhead::outbox::memory::MemorySpool;
 use bulkhead::outbox::recover::Found;
 use bulkhead::outbox::{self, Bounds, Content, Lane, Manifest, Outbox};
 use bulkhead::policy::tenant::{
-    FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant,
+    FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason, Tenant,
 };
 use bulkhead::secret::Random;
 use bulkhead::store::Pending;
@@ -710,8 +710,11 @@ pub fn tenant(name: &str, weight: u32) -> Tenant {
         max_age_hours: None,
         dedupe: false,
         dsn: false,
+        enforce: None,
+        exposure: true,
         limits: Limits::default(),
         pause: None,
+        standing: Standing::default(),
     };
     Tenant {
         id: TenantId::parse(name).unwrap(),
@@ -723,7 +726,11 @@ pub fn tenant(name: &str, weight: u32) -> Tenant {
         weight,
         enforce: true,
         paused_reply: PausedReply::Defer,
+        rate_per_second: None,
+        daily_recipients: None,
+        ses_pause: None,
         pause: None,
+        standing: Standing::default(),
         streams: StreamKind::ALL.map(stream).into_iter().map(|stream| (stream.id.clone(), stream)).collect(),
     }
 }

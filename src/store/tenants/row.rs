@@ -7,12 +7,14 @@ use serde_json::Value;
 
 use crate::mail::{ConfigurationSet, Mailbox, SesTenant, StreamId, TenantId};
 use crate::policy::tenant::{
-    FanOut, Handoff, Limits, Pause, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant, Warmup,
+    FanOut, Handoff, Limits, Pause, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason,
+    Tenant, Warmup,
 };
 
 /// What fields mean that a record leaves out: records from before there was such a field read as
 /// those of today that are left at their default.
-const LEFT_OUT: [(&str, &str); 4] = [("weight", "1"), ("handoff", "through"), ("dedupe", "true"), ("dsn", "false")];
+const LEFT_OUT: [(&str, &str); 5] =
+    [("weight", "1"), ("handoff", "through"), ("dedupe", "true"), ("dsn", "false"), ("exposure", "true")];
 
 /// A tenant but for its streams, senders and pause.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -29,6 +31,10 @@ pub(super) struct TenantRow {
     pub(super) enforce: bool,
     #[serde(default)]
     pub(super) paused_reply: PausedReply,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rate_per_second: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) daily_recipients: Option<u64>,
 }
 
 /// A stream but for its pause.
@@ -53,6 +59,10 @@ pub(super) struct StreamRow {
     pub(super) dedupe: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) dsn: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) enforce: Option<bool>,
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub(super) exposure: bool,
     #[serde(default)]
     pub(super) limits: Limits,
 }
@@ -67,6 +77,8 @@ impl TenantRow {
             weight: tenant.weight,
             enforce: tenant.enforce,
             paused_reply: tenant.paused_reply,
+            rate_per_second: tenant.rate_per_second,
+            daily_recipients: tenant.daily_recipients,
         }
     }
 
@@ -77,7 +89,17 @@ impl TenantRow {
         streams: BTreeMap<StreamId, Stream>,
         pause: Option<Pause>,
     ) -> Tenant {
-        let Self { contact, ses_tenant, default_stream, limits, weight, enforce, paused_reply } = self;
+        let Self {
+            contact,
+            ses_tenant,
+            default_stream,
+            limits,
+            weight,
+            enforce,
+            paused_reply,
+            rate_per_second,
+            daily_recipients,
+        } = self;
         Tenant {
             id,
             contact,
@@ -88,7 +110,11 @@ impl TenantRow {
             weight,
             enforce,
             paused_reply,
+            rate_per_second,
+            daily_recipients,
             pause,
+            ses_pause: None,
+            standing: Standing::default(),
             streams,
         }
     }
@@ -108,11 +134,13 @@ impl StreamRow {
             max_age_hours: stream.max_age_hours,
             dedupe: stream.dedupe,
             dsn: stream.dsn,
+            enforce: stream.enforce,
+            exposure: stream.exposure,
             limits: stream.limits,
         }
     }
 
-    /// The stream, not paused.
+    /// The stream, not paused and with a standing of nothing.
     pub(super) fn stream(self, id: StreamId) -> Stream {
         let Self {
             kind,
@@ -126,6 +154,8 @@ impl StreamRow {
             max_age_hours,
             dedupe,
             dsn,
+            enforce,
+            exposure,
             limits,
         } = self;
         Stream {
@@ -141,8 +171,11 @@ impl StreamRow {
             max_age_hours,
             dedupe,
             dsn,
+            enforce,
+            exposure,
             limits,
             pause: None,
+            standing: Standing::default(),
         }
     }
 }
@@ -259,6 +292,7 @@ mod tests {
             ("handoff", stream.handoff.word().into()),
             ("dedupe", stream.dedupe.to_string()),
             ("dsn", stream.dsn.to_string()),
+            ("exposure", stream.exposure.to_string()),
         ]);
         assert_eq!(
             LEFT_OUT.into_iter().map(|(field, word)| (field, word.to_owned())).collect::<BTreeMap<_, _>>(),

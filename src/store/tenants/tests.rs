@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
 use crate::mail::{ConfigurationSet, Mailbox, SesTenant};
-use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, StreamKind, SuppressionReason, Warmup};
+use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, Standing, StreamKind, SuppressionReason, Warmup};
 use crate::secret::Secret;
 use crate::store::Pending;
 use crate::store::credential::{Origin, SecretHash, StoredSecret};
@@ -41,8 +41,11 @@ fn stream(id: &str, kind: StreamKind, set: &str) -> Stream {
         max_age_hours: None,
         dedupe: true,
         dsn: false,
+        enforce: None,
+        exposure: true,
         limits: Limits::default(),
         pause: None,
+        standing: Standing::default(),
     }
 }
 
@@ -59,7 +62,11 @@ fn tenant(id: &str, streams: &[&str]) -> Tenant {
         weight: Tenant::WEIGHT,
         enforce: true,
         paused_reply: PausedReply::Defer,
+        rate_per_second: None,
+        daily_recipients: None,
+        ses_pause: None,
         pause: None,
+        standing: Standing::default(),
         streams: streams.iter().map(|s| (stream_id(s), stream(s, kind(s), &format!("{id}-{s}")))).collect(),
     }
 }
@@ -492,7 +499,11 @@ fn a_tenant(id: u8) -> impl Strategy<Value = DeclaredTenant> {
                     weight,
                     enforce,
                     paused_reply,
+                    rate_per_second: None,
+                    daily_recipients: None,
+                    ses_pause: None,
                     pause: None,
+                    standing: Standing::default(),
                     streams: streams.into_iter().map(|s| (s.id.clone(), s)).collect(),
                 },
             }
