@@ -35,15 +35,17 @@ use crate::adapters::tls::{Certificates, TlsError};
 use crate::admin::control::BindError;
 use crate::admin::view::ListenerView;
 use crate::admin::{CommandError, Control, Desk, Health, Metrics, Request, Response, health, perform};
+use crate::announce::Silence;
 use crate::config::{self, Problem, Settings, Tls};
 use crate::dispatch::waits::Waits;
 use crate::dispatch::{self, Dispatch, Reports};
-use crate::ingest::{self, Applier, Ingest, Janitor, NoQueue};
+use crate::ingest::{self, Applier, Hearing, Ingest, Janitor, NoQueue};
 use crate::journal;
 use crate::mail::header::HeaderLimits;
 use crate::outbox::recover::{Found, RecoverError};
 use crate::outbox::{self, Outbox};
 use crate::relay::{self, Ages, Means, Relay};
+use crate::reputation::{self, Reputation};
 use crate::smtp::Terms;
 use crate::store::directory::{Current, Directory};
 use crate::store::tally::Tally;
@@ -125,6 +127,7 @@ pub struct House {
     relay: Relay,
     dispatch: Arc<Dispatch>,
     ingest: Ingest,
+    reputation: Arc<Reputation>,
     janitor: Janitor,
     server: health::Server,
     control: Control,
@@ -210,7 +213,9 @@ impl House {
         let holds = outbox.clone();
         let health = Arc::new(Health::new(clock.now(), available.clone()).holding(move || holds.fault()));
         let directory: Current = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(store.as_ref()).await?));
-        let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), settings.node.clone());
+        let hearing = Hearing::default();
+        let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), settings.node.clone())
+            .heard_by(hearing.clone());
         let desk =
             Desk::new(store.clone(), directory.clone(), clock.clone(), random.clone(), applier, Some(health.clone()));
         let desk = Arc::new(desk.with_outbox(outbox.clone()));
@@ -236,7 +241,24 @@ impl House {
                 wait: settings.events.wait_seconds,
                 node: settings.node.clone(),
             },
-        );
+        )
+        .heard_by(hearing.clone());
+        let reputation = Reputation::open(
+            reputation::Means {
+                store: store.clone(),
+                directory: directory.clone(),
+                changing: desk.changing(),
+                tally: tally.clone(),
+                clock: clock.clone(),
+                random: random.clone(),
+                announce: Arc::new(Silence),
+            },
+            settings.reputation.rules,
+        )
+        .await?;
+        let _ = hearing.set(reputation.clone());
+        let windows = reputation.clone();
+        desk.tell_of_resumes(Box::new(move |tenant, stream| windows.resumed(tenant, stream)));
         let dispatch = Dispatch::new(
             dispatch::Means {
                 outbox: outbox.clone(),
@@ -280,6 +302,7 @@ impl House {
             relay,
             dispatch,
             ingest,
+            reputation,
             janitor,
             server,
             control,
@@ -316,11 +339,17 @@ impl House {
             relay,
             dispatch,
             ingest,
+            reputation,
             janitor,
             server,
             control,
         } = self;
-        let limits = source.map(|source| LimitsInUse { relay: relay.handle(), last: source.first.clone(), source });
+        let limits = source.map(|source| LimitsInUse {
+            relay: relay.handle(),
+            reputation: reputation.clone(),
+            last: source.first.clone(),
+            source,
+        });
         let (drain, events, last) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
 
         // Attempts that are under way go on while the relay drains.
@@ -328,6 +357,7 @@ impl House {
         let dispatch = tokio::spawn(dispatch.run(drain.clone(), attempts.clone(), DISPATCH_GRACE));
         let relay = tokio::spawn(relay.run(drain.clone()));
         let ingest = tokio::spawn(ingest.run(events.clone()));
+        let judge = tokio::spawn(reputation.clone().run(events.clone()));
         let janitor = tokio::spawn(janitor.run(events.clone()));
         let server = tokio::spawn(server.run(last.clone()));
         let control = tokio::spawn(control.run(last.clone()));
@@ -356,6 +386,7 @@ impl House {
         ended_by(over - STORE_WORDS, dispatch).await;
         events.cancel();
         ended_by(over - STORE_WORDS, ingest).await;
+        ended_by(over - STORE_WORDS, judge).await;
         ended_by(over - STORE_WORDS, janitor).await;
         last.cancel();
         ended_by(over - STORE_WORDS, control).await;
@@ -510,6 +541,7 @@ async fn keep_metrics(metrics: Metrics, last: CancellationToken) {
 /// The limits that the relay has, and where others come from.
 struct LimitsInUse {
     relay: relay::Handle,
+    reputation: Arc<Reputation>,
     source: Source,
     last: Settings,
 }
@@ -520,10 +552,12 @@ impl LimitsInUse {
         let read = Arc::clone(&self.source.read);
         match tokio::task::spawn_blocking(move || read()).await {
             Ok(Ok(settings)) => {
-                let changes = self.last.changed_limits(&settings).len();
+                let other_rules = usize::from(self.last.reputation != settings.reputation);
+                let changes = self.last.changed_limits(&settings).len() + other_rules;
                 raise_descriptors(settings.limits.connections);
                 let relay::Options { terms, limits, listeners: _ } = relay_options(&settings);
                 self.relay.change(terms, limits);
+                self.reputation.change_rules(settings.reputation.rules);
                 let restart = self.source.first.changed_beside_limits(&settings);
                 self.last = settings;
                 journal::settings_applied(&self.source.name, changes, &restart);

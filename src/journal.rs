@@ -38,6 +38,8 @@
 //! | `refused` | for how many recipients SES refused it for good |
 //! | `held_ms` | milliseconds from the end of the data to the end of a held message |
 //! | `until` | the moment at which something ends by itself |
+//! | `step` `step_before` | how far a tenant's or stream's mail is restrained now, and was before: `good`, `warned`, `slowed`, `transactional_only`, `paused` |
+//! | `contributors` | the streams that add most to the account's rate, by their shares |
 //! | `scope` | what a breaker is about: `account`, or a tenant and stream |
 //! | `held` `swept` `adopted` | messages held at start; files without a row that were removed, taken up again |
 //! | `report` `to` | the id of a report of the relay's own, to whom it goes |
@@ -877,6 +879,94 @@ pub fn lane_held(tenant: &TenantId, stream: Option<&StreamId>, reason: &str, unt
 /// `lane_released`: it is sent again.
 pub fn lane_released(tenant: &TenantId, stream: Option<&StreamId>) {
     Line::new("lane_released").shown("tenant", tenant).maybe("stream", stream).write(Level::Info);
+}
+
+/// A standing that has changed.
+#[derive(Clone, Debug)]
+pub struct StandingChanged<'a> {
+    /// Whose.
+    pub tenant: &'a TenantId,
+    /// Of which stream; `None`: of the tenant's sum.
+    pub stream: Option<&'a StreamId>,
+    /// The step before, and the one after.
+    pub from: &'static str,
+    /// See `from`.
+    pub to: &'static str,
+    /// Whether it is further than before.
+    pub is_worse: bool,
+    /// Whether it is only told of.
+    pub is_shadow: bool,
+    /// The charge: of the step after, or where that is none of the one before.
+    pub reason: String,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
+}
+
+/// `stream_warned`, `stream_slowed`, `stream_paused`, `stream_resumed`, `tenant_restricted`,
+/// `tenant_paused`, `tenant_resumed`: a standing has changed; with `would_` before it where the
+/// standing is only told of.
+pub fn standing_changed(change: &StandingChanged<'_>) {
+    let whose = if change.stream.is_some() { "stream" } else { "tenant" };
+    let shadow = if change.is_shadow { "true" } else { "false" };
+    counter!("bulkhead_standing_changes_total", "of" => whose, "step" => change.to, "shadow" => shadow).increment(1);
+    let line = Line::new(standing_event(change))
+        .shown("tenant", change.tenant)
+        .maybe("stream", change.stream)
+        .text("step", change.to)
+        .text("step_before", change.from);
+    let line = if change.reason.is_empty() { line } else { line.text("reason", &change.reason) };
+    let level = if change.is_worse { Level::Warn } else { Level::Info };
+    line.maybe("until", change.until.map(Timestamp::rfc3339)).write(level);
+}
+
+fn standing_event(change: &StandingChanged<'_>) -> &'static str {
+    let (is_stream, shadow) = (change.stream.is_some(), change.is_shadow);
+    if !change.is_worse {
+        return match (is_stream, shadow) {
+            (true, false) => "stream_resumed",
+            (true, true) => "would_stream_resumed",
+            (false, false) => "tenant_resumed",
+            (false, true) => "would_tenant_resumed",
+        };
+    }
+    match (is_stream, change.to, shadow) {
+        (true, "paused", false) => "stream_paused",
+        (true, "paused", true) => "would_stream_paused",
+        (true, "slowed", false) => "stream_slowed",
+        (true, "slowed", true) => "would_stream_slowed",
+        (true, _, false) => "stream_warned",
+        (true, _, true) => "would_stream_warned",
+        (false, "paused", false) => "tenant_paused",
+        (false, "paused", true) => "would_tenant_paused",
+        (false, _, false) => "tenant_restricted",
+        (false, _, true) => "would_tenant_restricted",
+    }
+}
+
+/// `standings_deferred`: what is to change of standings cannot be written, or judged; it is tried again.
+pub fn standings_deferred(reason: &str) {
+    Line::new("standings_deferred").text("reason", reason).blamed(Blame::Us);
+}
+
+/// `account_near_line`: the sum of all mail nears SES's line; `contributors` are paused for it.
+pub fn account_near_line(reason: &str, contributors: &str) {
+    Line::new("account_near_line").text("reason", reason).text("contributors", contributors).write(Level::Error);
+}
+
+/// `account_clear`: it is under the line again.
+pub fn account_clear() {
+    Line::new("account_clear").write(Level::Info);
+}
+
+/// How many tenants and streams stand at a step. No line.
+pub fn standings(step: &'static str, count: usize) {
+    gauge!("bulkhead_standings", "step" => step).set(count as f64);
+}
+
+/// The account's rates over a window, 0 to 1. No line.
+pub fn account_rates(window: &'static str, bounce: f64, complaint: f64) {
+    gauge!("bulkhead_account_bounce_rate", "window" => window).set(bounce);
+    gauge!("bulkhead_account_complaint_rate", "window" => window).set(complaint);
 }
 
 /// `breaker_opened`: what does not get through is left alone for `wait`, then one message tries.

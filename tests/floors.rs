@@ -39,7 +39,9 @@ const FLOORS: &[(&str, &[&str])] = &[
             "wire", "dispatch",
         ],
     ),
-    ("ingest", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal"]),
+    ("ingest", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal", "announce"]),
+    // what the applier has made durable is what standings are judged by
+    ("reputation", &["mail", "time", "secret", "policy", "store", "journal", "announce", "ingest"]),
     // `events replay` goes through the one applier there is
     (
         "admin",

@@ -98,6 +98,7 @@ impl Scene {
         self.tell_of_verdicts();
         self.tell_of_held_mail();
         self.tell_of_the_outbox();
+        self.tell_of_standings();
         self.tell_of_events();
     }
 
@@ -257,6 +258,33 @@ impl Scene {
         journal::report_lost(self.message, tenant, "failed", text);
         journal::rate_learned(14.0);
         journal::account_unknown(text);
+    }
+
+    fn tell_of_standings(&self) {
+        let (tenant, text) = (&self.login.tenant, &self.text);
+        for (stream, is_shadow) in [(true, false), (true, true), (false, false), (false, true)] {
+            let steps =
+                if stream { ["warned", "slowed", "paused"] } else { ["warned", "transactional_only", "paused"] };
+            for step in &steps[usize::from(!stream)..] {
+                for (from, to) in [("good", *step), (*step, "good")] {
+                    journal::standing_changed(&journal::StandingChanged {
+                        tenant,
+                        stream: stream.then_some(&self.stream),
+                        from,
+                        to,
+                        is_worse: from == "good",
+                        is_shadow,
+                        reason: if from == "good" { text.clone() } else { String::new() },
+                        until: (from == "good").then_some(Timestamp::from_millis(1)),
+                    });
+                }
+            }
+        }
+        journal::standings_deferred(text);
+        journal::account_near_line(text, text);
+        journal::account_clear();
+        journal::standings("paused", 1);
+        journal::account_rates("24h", 0.01, 0.0001);
     }
 
     fn tell_of_events(&self) {

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 
 use super::error::CommandError;
 use super::health::Health;
@@ -28,10 +27,10 @@ use crate::ingest::Applier;
 use crate::journal;
 use crate::mail::{Mailbox, MessageId, StreamId, TenantId, Username};
 use crate::outbox::{Cause, Lane, Outbox, Spool};
-use crate::policy::tenant::{Limits, SuppressionReason};
+use crate::policy::tenant::{Limits, SuppressionReason, Tenant};
 use crate::secret::Random;
 use crate::store::Store;
-use crate::store::directory::{Current, Fault};
+use crate::store::directory::{Changing, Current, Fault};
 use crate::store::tenants::{Change, Declared};
 use crate::time::{Clock, Timestamp};
 
@@ -344,6 +343,9 @@ pub enum Response {
 /// Says what a lane waits for, and for how long, if that is known.
 pub type Behind = Box<dyn Fn(&Lane) -> Option<(String, Option<Duration>)> + Send + Sync>;
 
+/// Hears that a tenant's window, or a stream's, has begun anew.
+pub type Resumed = Box<dyn Fn(&Tenant, Option<&StreamId>) + Send + Sync>;
+
 /// Where commands are carried out.
 pub struct Desk {
     /// The store.
@@ -362,10 +364,12 @@ pub struct Desk {
     pub outbox: Option<Arc<Outbox>>,
     /// Who says what lanes of the outbox wait for, once somebody sends what is held.
     lanes: OnceLock<Behind>,
+    /// Who hears that a window begins anew.
+    resumes: OnceLock<Resumed>,
     /// The outbox's files and the node they are of, for a desk that only checks them.
     pub files: Option<(Arc<dyn Spool>, String)>,
     /// One change at a time.
-    changing: Mutex<()>,
+    changing: Changing,
 }
 
 impl Desk {
@@ -388,8 +392,9 @@ impl Desk {
             health,
             outbox: None,
             lanes: OnceLock::new(),
+            resumes: OnceLock::new(),
             files: None,
-            changing: Mutex::new(()),
+            changing: Changing::default(),
         }
     }
 
@@ -397,6 +402,23 @@ impl Desk {
     pub fn with_outbox(mut self, outbox: Arc<Outbox>) -> Self {
         self.outbox = Some(outbox);
         self
+    }
+
+    /// Held by whoever changes the directory.
+    pub fn changing(&self) -> Changing {
+        Arc::clone(&self.changing)
+    }
+
+    /// From now on `fresh` hears whose window has begun anew.
+    pub fn tell_of_resumes(&self, fresh: Resumed) {
+        let _ = self.resumes.set(fresh);
+    }
+
+    /// A tenant's window, or a stream's, has begun anew.
+    pub(super) fn resumed(&self, tenant: &Tenant, stream: Option<&StreamId>) {
+        if let Some(fresh) = self.resumes.get() {
+            fresh(tenant, stream);
+        }
     }
 
     /// From now on `behind` says what a lane waits for beside its messages' own waits.

@@ -92,21 +92,23 @@ pub(super) async fn resume(
     why: &str,
     actor: &str,
 ) -> Result<Response, CommandError> {
-    let paused = {
-        let directory = desk.directory.load();
-        let tenant = find(&directory, id)?;
-        check_stream(tenant, stream)?;
-        match stream {
-            None => tenant.pause.is_some(),
-            Some(stream) => tenant.streams.get(stream).is_some_and(|stream| stream.pause.is_some()),
+    let directory = desk.directory.load_full();
+    let tenant = find(&directory, id)?;
+    check_stream(tenant, stream)?;
+    let restrained = match stream.and_then(|stream| tenant.streams.get(stream)) {
+        Some(stream) => stream.pause.is_some() || stream.standing.brake.is_some(),
+        None => {
+            let braked = tenant.streams.values().any(|stream| stream.standing.brake.is_some());
+            tenant.pause.is_some() || tenant.standing.brake.is_some() || braked
         }
     };
-    if !paused {
+    if !restrained {
         let what = stream.map_or_else(|| format!("tenant {id}"), |stream| format!("stream {stream} of tenant {id}"));
         return Err(CommandError::NotPaused { what });
     }
-    tenants::resume(desk.store.as_ref(), id, stream).await?;
+    tenants::resume(desk.store.as_ref(), tenant, stream, desk.clock.now()).await?;
     desk.reload().await?;
+    desk.resumed(tenant, stream);
     journal::changed(actor, &on_stream("tenant resume", stream), Some(id), &reason(why, ""));
     show(desk, id).await
 }

@@ -11,6 +11,7 @@ use super::file::Document;
 use super::problem::{Fault, Note, Problem};
 use super::{Listener, Settings, Tls};
 use crate::mail::{StreamId, TenantId};
+use crate::policy::reputation::Offence;
 use crate::policy::tenant::Tenant;
 use crate::store::tenants::Declared;
 
@@ -50,6 +51,7 @@ pub(super) fn together(settings: &Settings, document: &Document<'_>) {
     sizes(&check, settings);
     outbox(&check, settings);
     notify(&check, settings);
+    reputation(&check, settings);
 }
 
 struct Check<'c> {
@@ -192,6 +194,25 @@ fn outbox(check: &Check<'_>, settings: &Settings) {
 }
 
 /// Whose mail it is and by which set it goes: one without the other sends nothing.
+fn reputation(check: &Check<'_>, settings: &Settings) {
+    let rules = &settings.reputation.rules;
+    for (kind, lines) in
+        [("transactional", &rules.transactional), ("bulk", &rules.bulk), ("marketing", &rules.marketing)]
+    {
+        for offence in Offence::ALL {
+            let (warn, pause) = (lines.warn(offence), lines.pause(offence));
+            if warn > pause {
+                let key = |step: &str| format!("reputation.{kind}_{step}_{}", offence.word());
+                check.fault(
+                    &[&key("warn"), &key("pause")],
+                    format!("is {warn}, above {} ({pause}), so the warning would come too late", key("pause")),
+                    "lower it, or raise the rate of the pause",
+                );
+            }
+        }
+    }
+}
+
 fn notify(check: &Check<'_>, settings: &Settings) {
     let pair = ["notify.from", "notify.configuration_set"];
     let [from, set] = pair;

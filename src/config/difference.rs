@@ -79,6 +79,8 @@ impl Settings {
             outbox,
             notify,
             events,
+            // Followed at once, as limits are.
+            reputation: _,
             admin,
             log,
             places: _,

@@ -10,6 +10,7 @@ use super::file::Section;
 use super::value;
 use crate::journal::Addresses;
 use crate::mail::{ConfigurationSet, Mailbox};
+use crate::policy::reputation::{Ceilings, Lines, Rules};
 use crate::policy::tenant::{Stream, StreamKind};
 
 /// SES takes 40 MiB (SES developer guide, quotas); the rest is for the fields we add.
@@ -162,6 +163,13 @@ pub struct Events {
     pub wait_seconds: Duration,
     pub ledger_days: usize,
     pub counter_days: usize,
+}
+
+/// When standing changes. Fields are the keys of `[reputation]`.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Reputation {
+    pub rules: Rules,
 }
 
 /// The admin address.
@@ -498,6 +506,82 @@ impl Events {
         };
         section.end();
         events
+    }
+}
+
+impl Reputation {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let (s, usual) = (&mut section, Rules::default());
+        let rules = Rules {
+            enforce: s.flag("enforce", usual.enforce,
+                "False: standings are only logged, as would_…, and brake nobody. Tenants and streams may say so for themselves."),
+            least_recipients: s.whole("least_recipients", usual.least_recipients, 1..=1_000_000,
+                "A window with fewer recipients is judged as though the missing ones had been clean.") as u64,
+            least_bounces: s.whole("least_bounces", usual.least_bounces, 1..=1_000_000,
+                "Fewer bounces in a window charge nobody.") as u64,
+            least_complaints: s.whole("least_complaints", usual.least_complaints, 1..=1_000_000,
+                "Fewer complaints in a window charge nobody.") as u64,
+            young_days: u32::try_from(s.whole("young_days", usual.young_days.into(), 0..=365,
+                "Days from a tenant's first mail for which the ceilings below hold; 0: for none.")).unwrap_or(u32::MAX),
+            ceilings_day: Ceilings {
+                warn_bounces: s.whole("young_day_warn_bounces", usual.ceilings_day.warn_bounces, 1..=1_000_000,
+                    "Bounces in 24 hours at which a young tenant's stream is told of, if its rate is over the warning besides.") as u64,
+                pause_bounces: s.whole("young_day_pause_bounces", usual.ceilings_day.pause_bounces, 1..=1_000_000,
+                    "Bounces in 24 hours at which it is paused, likewise.") as u64,
+                warn_complaints: s.whole("young_day_warn_complaints", usual.ceilings_day.warn_complaints, 1..=1_000_000,
+                    "Complaints in 24 hours at which it is told of, likewise.") as u64,
+                pause_complaints: s.whole("young_day_pause_complaints", usual.ceilings_day.pause_complaints, 1..=1_000_000,
+                    "Complaints in 24 hours at which it is paused, likewise.") as u64,
+            },
+            ceilings_week: Ceilings {
+                warn_bounces: s.whole("young_week_warn_bounces", usual.ceilings_week.warn_bounces, 1..=1_000_000,
+                    "Bounces in 7 days at which a young tenant's stream is told of, if its rate is over the warning besides.") as u64,
+                pause_bounces: s.whole("young_week_pause_bounces", usual.ceilings_week.pause_bounces, 1..=1_000_000,
+                    "Bounces in 7 days at which it is paused, likewise.") as u64,
+                warn_complaints: s.whole("young_week_warn_complaints", usual.ceilings_week.warn_complaints, 1..=1_000_000,
+                    "Complaints in 7 days at which it is told of, likewise.") as u64,
+                pause_complaints: s.whole("young_week_pause_complaints", usual.ceilings_week.pause_complaints, 1..=1_000_000,
+                    "Complaints in 7 days at which it is paused, likewise.") as u64,
+            },
+            transactional: Lines {
+                warn_bounce: s.rate("transactional_warn_bounce", usual.transactional.warn_bounce,
+                    "Bounce rate at which it is told of, for transactional streams without a limit of their own: 0.05 is 5 %."),
+                warn_complaint: s.rate("transactional_warn_complaint", usual.transactional.warn_complaint,
+                    "Complaint rate at which it is told of, for transactional streams without a limit of their own: 0.05 is 5 %."),
+                pause_bounce: s.rate("transactional_pause_bounce", usual.transactional.pause_bounce,
+                    "Bounce rate of the pause, for transactional streams without a limit of their own: 0.05 is 5 %."),
+                pause_complaint: s.rate("transactional_pause_complaint", usual.transactional.pause_complaint,
+                    "Complaint rate of the pause, for transactional streams without a limit of their own: 0.05 is 5 %."),
+            },
+            bulk: Lines {
+                warn_bounce: s.rate("bulk_warn_bounce", usual.bulk.warn_bounce,
+                    "Bounce rate at which it is told of, for bulk streams, and of a tenant's sum without a limit of their own: 0.05 is 5 %."),
+                warn_complaint: s.rate("bulk_warn_complaint", usual.bulk.warn_complaint,
+                    "Complaint rate at which it is told of, for bulk streams, and of a tenant's sum without a limit of their own: 0.05 is 5 %."),
+                pause_bounce: s.rate("bulk_pause_bounce", usual.bulk.pause_bounce,
+                    "Bounce rate of the pause, for bulk streams, and of a tenant's sum without a limit of their own: 0.05 is 5 %."),
+                pause_complaint: s.rate("bulk_pause_complaint", usual.bulk.pause_complaint,
+                    "Complaint rate of the pause, for bulk streams, and of a tenant's sum without a limit of their own: 0.05 is 5 %."),
+            },
+            marketing: Lines {
+                warn_bounce: s.rate("marketing_warn_bounce", usual.marketing.warn_bounce,
+                    "Bounce rate at which it is told of, for marketing streams without a limit of their own: 0.05 is 5 %."),
+                warn_complaint: s.rate("marketing_warn_complaint", usual.marketing.warn_complaint,
+                    "Complaint rate at which it is told of, for marketing streams without a limit of their own: 0.05 is 5 %."),
+                pause_bounce: s.rate("marketing_pause_bounce", usual.marketing.pause_bounce,
+                    "Bounce rate of the pause, for marketing streams without a limit of their own: 0.05 is 5 %."),
+                pause_complaint: s.rate("marketing_pause_complaint", usual.marketing.pause_complaint,
+                    "Complaint rate of the pause, for marketing streams without a limit of their own: 0.05 is 5 %."),
+            },
+            account_bounce: s.rate("account_bounce", usual.account_bounce,
+                "Bounce rate of all mail at which the worst contributors are paused, transactional streams never. SES reviews an account at 0.05."),
+            account_complaint: s.rate("account_complaint", usual.account_complaint,
+                "Complaint rate of all mail, likewise. SES reviews an account at 0.001."),
+            account_least_recipients: s.whole("account_least_recipients", usual.account_least_recipients, 1..=100_000_000,
+                "All mail of a window is judged as though it had so many recipients at the least.") as u64,
+        };
+        section.end();
+        Self { rules }
     }
 }
 

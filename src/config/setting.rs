@@ -110,6 +110,13 @@ impl<'d> Section<'d> {
         self.read(key, |given| given.above_zero(most.into(), &cure))
     }
 
+    /// A rate: a number above 0 and up to 1.
+    pub fn rate(&mut self, key: &'static str, default: f64, about: &'static str) -> f64 {
+        self.declare(key, Shown::Default(default.to_string()), about, Bounds::AboveZero(1));
+        let cure = format!("write a rate above 0 and up to 1, such as {default}: 5 % is 0.05");
+        self.read(key, |given| given.above_zero(1.0, &cure)).unwrap_or(default)
+    }
+
     /// Yes or no.
     pub fn flag(&mut self, key: &'static str, default: bool, about: &'static str) -> bool {
         self.declare(key, Shown::Default(default.to_string()), about, Bounds::Flag);

@@ -18,21 +18,29 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
 use super::owner::{cannot_be_told, owner};
+use super::witness::{Fact, Hearing, one};
+use crate::announce::{self, Announcement, Kind, Severity};
 use crate::event::Notice;
 use crate::event::kind::{Event, Recommendation, SendingStatus};
 use crate::journal::{self, Owner};
-use crate::mail::Mailbox;
+use crate::mail::{Mailbox, TenantId};
 use crate::policy::effect::{self, Before, Count, Effect};
 use crate::policy::tenant::{Cohort, Suppression};
+use crate::secret::Random;
 use crate::store::counters::{self, Counts, Row};
 use crate::store::directory::{Current, Directory};
 use crate::store::ledger::{self, Share};
+use crate::store::ses_statuses::{self, Status};
 use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, record, suppressions};
 use crate::time::{Clock, Timestamp};
 
 /// How often a commit is folded anew after a conflict, before its events are left for later.
 const ATTEMPTS: usize = 8;
+/// Most tenants of one SES tenant that are told of it.
+const MIRRORED: usize = 50;
 
 /// What became of a notice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -65,6 +73,7 @@ pub struct Applier {
     directory: Current,
     clock: Arc<dyn Clock>,
     node: String,
+    hearing: Hearing,
 }
 
 /// One owned event on its way.
@@ -86,6 +95,8 @@ struct Part {
     task: usize,
     share: Share,
     row: Row,
+    /// When SES took the message.
+    sent: Timestamp,
     count: Option<Count>,
     suppress: Option<(Mailbox, Suppression)>,
 }
@@ -119,7 +130,12 @@ struct Stopped {
 impl Applier {
     /// `node` names the counter rows this one writes: not empty, without NUL.
     pub fn new(store: Arc<dyn Store>, directory: Current, clock: Arc<dyn Clock>, node: String) -> Self {
-        Self { store, directory, clock, node }
+        Self { store, directory, clock, node, hearing: Hearing::default() }
+    }
+
+    /// The same, heard by whoever is there when something is applied.
+    pub fn heard_by(self, hearing: Hearing) -> Self {
+        Self { hearing, ..self }
     }
 
     /// Applies `notices`, each with an id for the log; the outcomes come in the same order.
@@ -130,9 +146,17 @@ impl Applier {
         let mut tasks = Vec::new();
         let mut parts = Vec::new();
         for (id, notice) in notices {
-            let Some(event) = note(&id, notice) else {
-                outcomes.push(Ok(Outcome::Noted));
-                continue;
+            let event = match notice {
+                Notice::Event(event) => event,
+                Notice::SendingStatus(status) => {
+                    outcomes.push(Ok(self.mirror(&status, &directory, now).await));
+                    continue;
+                }
+                other => {
+                    note(&id, other);
+                    outcomes.push(Ok(Outcome::Noted));
+                    continue;
+                }
             };
             let Some(owner) = owner(&directory, &event.mail) else {
                 if cannot_be_told(&directory) {
@@ -250,6 +274,7 @@ impl Applier {
             }
             match self.store.commit(fold.batch(&group, &self.node, now)).await {
                 Ok(_) => {
+                    self.tell(&group);
                     for part in group {
                         if let Some(task) = tasks.get_mut(part.task) {
                             task.open = task.open.saturating_sub(1);
@@ -275,6 +300,66 @@ impl Applier {
             return fault.map_or(Ok(()), Err);
         }
         Err(Stopped { reason: "the records kept changing".into(), unavailable: false })
+    }
+
+    /// Tells whoever hears of it what has just become durable.
+    fn tell(&self, group: &[Part]) {
+        let Some(witness) = self.hearing.get() else { return };
+        let fact = |part: &Part| {
+            let Row { tenant, stream, cohort } = &part.row;
+            let (tenant, stream) = (tenant.clone(), stream.clone());
+            Some(Fact { tenant, stream, cohort: *cohort, sent: part.sent, count: part.count? })
+        };
+        let facts: Vec<Fact> = group.iter().filter_map(fact).collect();
+        witness.applied(&facts);
+    }
+
+    /// Takes over what SES says of one of its tenants, unless it has said something newer. Their contacts
+    /// are told by rows of the same commit.
+    async fn mirror(&self, told: &SendingStatus, directory: &Directory, now: Timestamp) -> Outcome {
+        let name = told.ses_tenant.as_ref().map_or("", |name| name.as_str());
+        journal::sending_status_noted(name, &told.status, &told.cause);
+        let Some(ses_tenant) = &told.ses_tenant else { return Outcome::Noted };
+        let status = Status { at: told.at, disabled: told.status == "DISABLED", cause: told.cause.clone() };
+        for _ in 0..ATTEMPTS {
+            let (before, condition) = match ses_statuses::read(&*self.store, ses_tenant).await {
+                Ok(read) => read,
+                Err(error) => return self.deferred(&error.to_string()),
+            };
+            if before.as_ref().is_some_and(|before| before.at >= status.at) {
+                return Outcome::Noted;
+            }
+            let was_disabled = before.is_some_and(|before| before.disabled);
+            let mut batch = Batch::new();
+            ses_statuses::write(&mut batch, ses_tenant, condition, &status);
+            let mut announcements = Vec::new();
+            if was_disabled != status.disabled {
+                let owners = directory.tenants().filter(|tenant| tenant.ses_tenant.as_ref() == Some(ses_tenant));
+                announcements.extend(owners.take(MIRRORED).map(|tenant| status_told(told, &tenant.id, now)));
+                announcements.iter().for_each(|announcement| announce::write(&mut batch, announcement));
+            }
+            match self.store.commit(batch).await {
+                Ok(_) => {
+                    if let Some(witness) = self.hearing.get() {
+                        witness.status_changed(&announcements);
+                    }
+                    return Outcome::Noted;
+                }
+                Err(CommitError::Conflict(_)) => {}
+                Err(
+                    error @ (CommitError::KeyTwice(_)
+                    | CommitError::TooMany
+                    | CommitError::TooLong(_)
+                    | CommitError::Unavailable(_)),
+                ) => return self.deferred(&error.to_string()),
+            }
+        }
+        self.deferred("the status kept changing")
+    }
+
+    fn deferred(&self, why: &str) -> Outcome {
+        journal::events_deferred(1, why);
+        Outcome::Deferred
     }
 
     /// Somebody wrote first: was it us, in an earlier run?
@@ -416,13 +501,9 @@ impl Stopped {
     }
 }
 
-/// Logs a notice that is not about a message; gives the event of one that is.
-fn note(id: &str, notice: Notice) -> Option<Event> {
+/// Logs a notice that changes nothing.
+fn note(id: &str, notice: Notice) {
     match notice {
-        Notice::Event(event) => return Some(event),
-        Notice::SendingStatus(SendingStatus { ses_tenant, status, cause, .. }) => {
-            journal::sending_status_noted(ses_tenant.as_ref().map_or("", |name| name.as_str()), &status, &cause);
-        }
         Notice::Recommendation(Recommendation { ses_tenant, open, impact, finding, words, .. }) => {
             let status = format!("finding {} ({impact} {finding})", if open { "open" } else { "resolved" });
             journal::sending_status_noted(ses_tenant.as_ref().map_or("", |name| name.as_str()), &status, &words);
@@ -430,8 +511,38 @@ fn note(id: &str, notice: Notice) -> Option<Event> {
         Notice::SubscriptionConfirmation { topic_arn } => journal::subscription_unconfirmed(&topic_arn),
         Notice::TopicValidated => journal::topic_validated(),
         Notice::Unknown { kind } => journal::notice_unknown(id, &kind),
+        // The applier's own.
+        Notice::Event(_) | Notice::SendingStatus(_) => {}
     }
-    None
+}
+
+/// What a tenant's contact and the operator hear of its SES tenant. EventBridge's id and the tenant
+/// make its id, so that a notice that comes again tells the same.
+fn status_told(status: &SendingStatus, tenant: &TenantId, now: Timestamp) -> Announcement {
+    let disabled = status.status == "DISABLED";
+    let (what, severity) =
+        if disabled { ("has disabled sending", Severity::Alarm) } else { ("lets sending go on", Severity::Notice) };
+    let headline = format!("Amazon SES {what} for tenant {tenant}: {}", status.cause);
+    let seed = Named(Sha256::digest(format!("{}\0{tenant}", status.id)).into());
+    let mut told = Announcement::new(now, &seed, Kind::SesTenantChanged, severity, &headline);
+    told.tenant = Some(tenant.clone());
+    told.figures = vec![("status".into(), status.status.clone()), ("origin".into(), status.origin.clone())];
+    if disabled {
+        told.still_works = vec!["nothing is lost: mail that was accepted waits".into()];
+        told.to_do = vec!["look at the SES tenant's findings in the Amazon SES console, and reinstate it there".into()];
+    }
+    told
+}
+
+/// Octets that a name is turned into, where an id wants chance.
+struct Named([u8; 32]);
+
+impl Random for Named {
+    fn fill(&self, into: &mut [u8]) {
+        for (octet, named) in into.iter_mut().zip(self.0.iter().cycle()) {
+            *octet = *named;
+        }
+    }
 }
 
 /// An event's shares, one a recipient; none if it changes nothing.
@@ -445,6 +556,7 @@ fn shares(task: usize, event: &Event, owner: &Owner, directory: &Directory, now:
         task,
         share: Share::of(event, &recipient),
         row: row.clone(),
+        sent,
         count,
         suppress,
     };
@@ -511,17 +623,4 @@ impl Packing {
         self.entries.clear();
         std::mem::take(&mut self.parts)
     }
-}
-
-fn one(count: Count) -> Counts {
-    let mut counts = Counts::default();
-    match count {
-        Count::Delivered => counts.delivered = 1,
-        Count::Bounced => counts.bounced = 1,
-        Count::SoftBounced => counts.soft_bounced = 1,
-        Count::Complained => counts.complained = 1,
-        Count::Delayed => counts.delayed = 1,
-        Count::Rejected => counts.rejected = 1,
-    }
-    counts
 }

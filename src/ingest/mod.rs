@@ -21,6 +21,7 @@
 mod applier;
 mod janitor;
 mod owner;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub use applier::{Applier, Outcome};
 pub use janitor::{Janitor, SweepError, Swept};
 pub use owner::owner;
+pub use witness::{Fact, Hearing, Witness, one};
 
 use crate::event::{self, Notice};
 use crate::journal;
@@ -114,6 +116,11 @@ impl Ingest {
         let poller = Poller { store: store.clone(), notices, random, wait: options.wait };
         let applier = Applier::new(store, directory, clock, options.node);
         Self { poller, applier, tally, pollers: options.pollers }
+    }
+
+    /// The same, with what it applies heard by whoever is there.
+    pub fn heard_by(self, hearing: Hearing) -> Self {
+        Self { applier: self.applier.heard_by(hearing), ..self }
     }
 
     /// Runs until `drain` is cancelled and what was received by then is applied and deleted.

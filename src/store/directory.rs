@@ -13,11 +13,14 @@ use arc_swap::ArcSwap;
 
 use super::credential::Credential;
 use super::key::Key;
-use crate::mail::{ConfigurationSet, Mailbox, StreamId, TenantId, Username};
-use crate::policy::tenant::Tenant;
+use crate::mail::{ConfigurationSet, Mailbox, SesTenant, StreamId, TenantId, Username};
+use crate::policy::tenant::{Pause, Standing, Tenant};
 
 /// The snapshot everybody reads.
 pub type Current = Arc<ArcSwap<Directory>>;
+/// Held by whoever replaces the snapshot, from what is read to what takes its place: so no change is
+/// lost to another's.
+pub type Changing = Arc<tokio::sync::Mutex<()>>;
 
 /// All tenants and credentials at one moment.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +57,35 @@ impl Directory {
         }
         for credential in credentials {
             directory.credentials.insert(credential.username.clone(), Arc::new(credential));
+        }
+        directory
+    }
+
+    /// The same directory with other standings of some tenants and streams.
+    pub fn with_standings(&self, standings: &[(TenantId, Option<StreamId>, Standing)]) -> Self {
+        let mut directory = self.clone();
+        for (tenant, stream, standing) in standings {
+            let Some(tenant) = directory.tenants.get_mut(tenant).map(Arc::make_mut) else { continue };
+            match stream {
+                None => tenant.standing = standing.clone(),
+                Some(stream) => {
+                    if let Some(stream) = tenant.streams.get_mut(stream) {
+                        stream.standing = standing.clone();
+                    }
+                }
+            }
+        }
+        directory
+    }
+
+    /// The same directory where SES has disabled these SES tenants and no others.
+    pub fn with_ses_statuses(&self, disabled: &BTreeMap<SesTenant, Pause>) -> Self {
+        let mut directory = self.clone();
+        for tenant in directory.tenants.values_mut() {
+            let pause = tenant.ses_tenant.as_ref().and_then(|name| disabled.get(name));
+            if tenant.ses_pause.as_ref() != pause {
+                Arc::make_mut(tenant).ses_pause = pause.cloned();
+            }
         }
         directory
     }

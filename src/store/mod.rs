@@ -17,6 +17,7 @@ pub mod key;
 pub mod ledger;
 pub mod memory;
 pub mod record;
+pub mod ses_statuses;
 pub mod suppressions;
 pub mod tally;
 pub mod tenants;

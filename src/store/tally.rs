@@ -14,36 +14,52 @@ use crate::policy::tenant::Cohort;
 /// Accepted recipients by tenant, stream and cohort.
 #[derive(Debug, Default)]
 pub struct Tally {
-    accepted: Mutex<BTreeMap<Row, u64>>,
+    accepted: Mutex<Sums>,
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    /// Not written yet.
+    unwritten: BTreeMap<Row, u64>,
+    /// Not judged by yet.
+    fresh: BTreeMap<Row, u64>,
 }
 
 impl Tally {
     /// SES took a message for `recipients` recipients, sent in `cohort`.
     pub fn accepted(&self, tenant: &TenantId, stream: &StreamId, cohort: Cohort, recipients: u64) {
         if recipients > 0 {
-            self.add(Row { tenant: tenant.clone(), stream: stream.clone(), cohort }, recipients);
+            let row = Row { tenant: tenant.clone(), stream: stream.clone(), cohort };
+            let mut sums = self.lock();
+            add(&mut sums.fresh, row.clone(), recipients);
+            add(&mut sums.unwritten, row, recipients);
         }
     }
 
     /// Takes all there is, to be written.
     pub fn take(&self) -> Vec<(Row, u64)> {
-        std::mem::take(&mut *self.lock()).into_iter().collect()
+        std::mem::take(&mut self.lock().unwritten).into_iter().collect()
     }
 
     /// Gives back what could not be written.
     pub fn put_back(&self, rows: Vec<(Row, u64)>) {
+        let mut sums = self.lock();
         for (row, recipients) in rows {
-            self.add(row, recipients);
+            add(&mut sums.unwritten, row, recipients);
         }
     }
 
-    fn add(&self, row: Row, recipients: u64) {
-        let mut accepted = self.lock();
-        let sum = accepted.entry(row).or_default();
-        *sum = sum.saturating_add(recipients);
+    /// Takes what was added since this was called last, to be judged by. It is written besides.
+    pub fn take_fresh(&self) -> Vec<(Row, u64)> {
+        std::mem::take(&mut self.lock().fresh).into_iter().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Row, u64>> {
+    fn lock(&self) -> MutexGuard<'_, Sums> {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn add(sums: &mut BTreeMap<Row, u64>, row: Row, recipients: u64) {
+    let sum = sums.entry(row).or_default();
+    *sum = sum.saturating_add(recipients);
 }

@@ -27,6 +27,7 @@ pub use difference::{Change, Conflict, differences};
 use self::row::{StreamRow, TenantRow};
 use super::credential::Credential;
 use super::directory::{Directory, Fault};
+use super::ses_statuses::Status;
 use super::{Batch, CommitError, If, Key, ReadError, Store, Versioned, record};
 use crate::mail::{SesTenant, StreamId, TenantId, Username};
 use crate::policy::reputation::{Brake, Charge, Offence, Rule, Span, Step};
@@ -50,6 +51,15 @@ pub struct DeclaredTenant {
     pub tenant: Tenant,
     /// The credentials the file gives it.
     pub credentials: Vec<Credential>,
+}
+
+/// Reads which SES tenants SES has disabled.
+pub async fn load_ses_statuses(store: &dyn Store) -> Result<BTreeMap<SesTenant, Pause>, ReadError> {
+    let mut loading = Loading::default();
+    for (key, row) in rows(store, &Key::ses_statuses()).await? {
+        loading.ses_status(&key, &row.value);
+    }
+    Ok(loading.ses_statuses)
 }
 
 /// Reads every tenant and credential.
@@ -91,10 +101,40 @@ pub async fn pause(
     store.commit(batch).await.map(drop)
 }
 
-/// Ends a pause; nothing happens where there is none.
-pub async fn resume(store: &dyn Store, tenant: &TenantId, stream: Option<&StreamId>) -> Result<(), CommitError> {
+/// Ends what restrains a tenant with all its streams, or one stream: a pause by hand and the judge's
+/// brakes. Mail sent until now counts no more. Pauses by hand of a tenant's streams stay.
+pub async fn resume(
+    store: &dyn Store,
+    tenant: &Tenant,
+    stream: Option<&StreamId>,
+    now: Timestamp,
+) -> Result<(), CommitError> {
+    let anew = |standing: &Standing| Standing {
+        brake: None,
+        resumed: Some(now),
+        first: standing.first,
+        good_since: Some(now),
+    };
+    let mut rows = Vec::new();
+    for (id, of) in &tenant.streams {
+        if stream.is_none_or(|stream| stream == id) {
+            rows.push((Key::standing(&tenant.id, Some(id)), anew(&of.standing)));
+        }
+    }
+    if stream.is_none() {
+        rows.push((Key::standing(&tenant.id, None), anew(&tenant.standing)));
+    }
+    // The pause goes last: who comes to an end half-way is still paused.
+    let last = Key::pause(&tenant.id, stream);
+    for some in rows.chunks(super::BATCH_ITEMS - 1) {
+        let mut batch = Batch::new();
+        for (key, standing) in some {
+            batch.put(key.clone(), If::Any, record::seal(standing));
+        }
+        store.commit(batch).await?;
+    }
     let mut batch = Batch::new();
-    batch.remove(Key::pause(tenant, stream), If::Any);
+    batch.remove(last, If::Any);
     store.commit(batch).await.map(drop)
 }
 
@@ -189,12 +229,12 @@ impl Loading {
     fn ses_status(&mut self, key: &Key, value: &[u8]) {
         let Some([name]) = self.names(key) else { return };
         let Some(name) = self.checked(key, SesTenant::parse(&name)) else { return };
-        let pause = self.opened(key, value, None).unwrap_or_else(|| Pause {
+        let status = self.opened(key, value, None).unwrap_or_else(|| Status {
             at: Timestamp::default(),
-            actor: "ses".into(),
-            reason: "the record of this status is damaged; SES's next one takes its place".into(),
+            disabled: true,
+            cause: "the record of this status is damaged; SES's next one takes its place".into(),
         });
-        self.ses_statuses.insert(name, pause);
+        self.ses_statuses.extend(status.pause().map(|pause| (name, pause)));
     }
 
     fn pause(&mut self, key: &Key, value: &[u8]) {
