@@ -552,8 +552,7 @@ impl LimitsInUse {
         let read = Arc::clone(&self.source.read);
         match tokio::task::spawn_blocking(move || read()).await {
             Ok(Ok(settings)) => {
-                let other_rules = usize::from(self.last.reputation != settings.reputation);
-                let changes = self.last.changed_limits(&settings).len() + other_rules;
+                let changes = self.last.changed_limits(&settings).len();
                 raise_descriptors(settings.limits.connections);
                 let relay::Options { terms, limits, listeners: _ } = relay_options(&settings);
                 self.relay.change(terms, limits);

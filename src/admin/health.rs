@@ -187,6 +187,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("bulkhead_outcomes_unknown_total", "Calls whose outcome never came to be known: SES may have taken the message"),
     ("bulkhead_breakers_opened_total", "How often a breaker opened, by cause"),
     ("bulkhead_reports_total", "Delivery status notifications and notices of the relay's own, by kind"),
+    (
+        "bulkhead_standing_changes_total",
+        "Changes of standing, by whose it is, the step, and whether it is only told of",
+    ),
 ];
 
 const GAUGES: &[(&str, &str)] = &[
@@ -200,6 +204,9 @@ const GAUGES: &[(&str, &str)] = &[
     ("bulkhead_outbox_lanes", "Streams with messages held"),
     ("bulkhead_outbox_lanes_held", "Streams with messages held whose sending is held too"),
     ("bulkhead_outbox_available", "1 while messages can be held, 0 while they cannot"),
+    ("bulkhead_standings", "Tenants and streams by how far their mail is restrained, also where that is only told of"),
+    ("bulkhead_account_bounce_rate", "Permanent bounces of all recipients that SES took, 0 to 1, by window"),
+    ("bulkhead_account_complaint_rate", "Complaints of all recipients that SES took, 0 to 1, by window"),
     ("bulkhead_send_rate", "Recipients a second that SES takes, as it says"),
 ];
 

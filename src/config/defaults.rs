@@ -116,6 +116,8 @@ mod tests {
                 (*words.iter().find(|word| quoted(*word) != *default).unwrap()).to_owned()
             }
             (Bounds::Told | Bounds::AboveZero(_), Shown::Example(example), _) => example.clone(),
+            // A warning is not above its pause.
+            (Bounds::AboveZero(_), Shown::Default(default), _) => (default.parse::<f64>().unwrap() * 0.9).to_string(),
             (Bounds::Told, _, "address") => "[::1]:4000".into(),
             (Bounds::Told, _, "trusted_proxies") => "[\"10.0.0.0/8\"]".into(),
             (Bounds::Told, _, "level") => "warn,bulkhead=debug".into(),
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_sentence_and_numbers_have_units() {
-        let units = ["_bytes", "_seconds", "_hours", "_days", "_second", "_unauthenticated"];
+        let units = ["_bytes", "_seconds", "_hours", "_days", "_second", "_unauthenticated", "_bounces", "_complaints"];
         let counts = [
             "header_fields",
             "recipients",
@@ -216,6 +218,10 @@ mod tests {
             "writers",
             "calls_per_stream",
             "dedupe_entries",
+            "least_recipients",
+            "least_bounces",
+            "least_complaints",
+            "account_least_recipients",
         ];
         for entry in catalogue() {
             assert!(entry.sentence.len() > 10 && entry.sentence.ends_with('.'), "{}.{}", entry.chapter, entry.key);

@@ -14,7 +14,7 @@ macro_rules! differing {
 }
 
 impl Settings {
-    /// The keys of `[limits]` that `new` has otherwise.
+    /// The keys of `[limits]` and `[reputation]` that `new` has otherwise.
     pub fn changed_limits(&self, new: &Self) -> Vec<&'static str> {
         differing!(
             &self.limits,
@@ -60,7 +60,59 @@ impl Settings {
             linger_seconds,
             drain_seconds,
         )
+        .chain(self.changed_rules(new))
         .collect()
+    }
+
+    /// The keys of `[reputation]` that `new` has otherwise; they are followed as limits are.
+    fn changed_rules(&self, new: &Self) -> impl Iterator<Item = &'static str> {
+        let (a, b) = (&self.reputation.rules, &new.reputation.rules);
+        let keys = [
+            ("reputation.enforce", a.enforce != b.enforce),
+            ("reputation.least_recipients", a.least_recipients != b.least_recipients),
+            ("reputation.least_bounces", a.least_bounces != b.least_bounces),
+            ("reputation.least_complaints", a.least_complaints != b.least_complaints),
+            ("reputation.young_days", a.young_days != b.young_days),
+            ("reputation.account_bounce", a.account_bounce != b.account_bounce),
+            ("reputation.account_complaint", a.account_complaint != b.account_complaint),
+            ("reputation.account_least_recipients", a.account_least_recipients != b.account_least_recipients),
+            ("reputation.young_day_warn_bounces", a.ceilings_day.warn_bounces != b.ceilings_day.warn_bounces),
+            ("reputation.young_day_pause_bounces", a.ceilings_day.pause_bounces != b.ceilings_day.pause_bounces),
+            ("reputation.young_day_warn_complaints", a.ceilings_day.warn_complaints != b.ceilings_day.warn_complaints),
+            (
+                "reputation.young_day_pause_complaints",
+                a.ceilings_day.pause_complaints != b.ceilings_day.pause_complaints,
+            ),
+            ("reputation.young_week_warn_bounces", a.ceilings_week.warn_bounces != b.ceilings_week.warn_bounces),
+            ("reputation.young_week_pause_bounces", a.ceilings_week.pause_bounces != b.ceilings_week.pause_bounces),
+            (
+                "reputation.young_week_warn_complaints",
+                a.ceilings_week.warn_complaints != b.ceilings_week.warn_complaints,
+            ),
+            (
+                "reputation.young_week_pause_complaints",
+                a.ceilings_week.pause_complaints != b.ceilings_week.pause_complaints,
+            ),
+            ("reputation.transactional_warn_bounce", a.transactional.warn_bounce != b.transactional.warn_bounce),
+            (
+                "reputation.transactional_warn_complaint",
+                a.transactional.warn_complaint != b.transactional.warn_complaint,
+            ),
+            ("reputation.transactional_pause_bounce", a.transactional.pause_bounce != b.transactional.pause_bounce),
+            (
+                "reputation.transactional_pause_complaint",
+                a.transactional.pause_complaint != b.transactional.pause_complaint,
+            ),
+            ("reputation.bulk_warn_bounce", a.bulk.warn_bounce != b.bulk.warn_bounce),
+            ("reputation.bulk_warn_complaint", a.bulk.warn_complaint != b.bulk.warn_complaint),
+            ("reputation.bulk_pause_bounce", a.bulk.pause_bounce != b.bulk.pause_bounce),
+            ("reputation.bulk_pause_complaint", a.bulk.pause_complaint != b.bulk.pause_complaint),
+            ("reputation.marketing_warn_bounce", a.marketing.warn_bounce != b.marketing.warn_bounce),
+            ("reputation.marketing_warn_complaint", a.marketing.warn_complaint != b.marketing.warn_complaint),
+            ("reputation.marketing_pause_bounce", a.marketing.pause_bounce != b.marketing.pause_bounce),
+            ("reputation.marketing_pause_complaint", a.marketing.pause_complaint != b.marketing.pause_complaint),
+        ];
+        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }
 
     /// The other keys that `new` has otherwise, all of which need a restart; `listener` for any of a
@@ -79,7 +131,6 @@ impl Settings {
             outbox,
             notify,
             events,
-            // Followed at once, as limits are.
             reputation: _,
             admin,
             log,

@@ -369,7 +369,7 @@ mod tests {
             assert_told(&stopped(&until), deferred, dated);
             assert_told(&stopped(&Stop::Refuse(reason)), refused, part);
         }
-        assert_eq!(names.len(), 12, "as many as policy has");
+        assert_eq!(names.len(), 15, "as many as policy has");
     }
 
     #[test]

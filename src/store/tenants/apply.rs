@@ -75,8 +75,8 @@ impl Plan {
         plan
     }
 
-    /// For a tenant that goes: everything of its name but what it suppressed and counted, which are
-    /// still true should it come back.
+    /// For a tenant that goes: everything of its name but what it suppressed and counted, and what that
+    /// came to: these are still true should it come back.
     async fn remove_rest(&mut self, store: &dyn Store, tenant: &TenantId) -> Result<(), CommitError> {
         let [credentials, _, parts] = &mut self.removals;
         for prefix in [Key::streams_of(tenant), Key::senders_of(tenant), Key::pauses_of(tenant)] {
