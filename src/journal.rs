@@ -24,7 +24,7 @@
 //! | `blame` | `client`, `upstream` or `us`: whose fault; sets the level (info, warn, error) |
 //! | `cure` | what the operator should do |
 //! | `warning` | what follows from the line |
-//! | `notes` | wishes of the client that were not followed |
+//! | `notes` | wishes of the client that were not followed; `would_defer: …` where a standing that is only told of would have stopped it |
 //! | `ses_ms` `total_ms` | milliseconds at SES, and from the end of the data to the reply; `total_ms` of `session_closed` is the session's |
 //! | `lag_ms` | milliseconds from what an event tells to its being applied |
 //! | `retry_ms` | milliseconds until the next try |
@@ -941,6 +941,12 @@ fn standing_event(change: &StandingChanged<'_>) -> &'static str {
         (false, _, false) => "tenant_restricted",
         (false, _, true) => "would_tenant_restricted",
     }
+}
+
+/// A message passed that a standing would have stopped if it were in force. The verdict line has it in
+/// its `notes`.
+pub fn would_be_stopped(reason: &'static str) {
+    counter!("bulkhead_messages_would_be_stopped_total", "reason" => reason).increment(1);
 }
 
 /// `standings_deferred`: what is to change of standings cannot be written, or judged; it is tried again.

@@ -280,6 +280,7 @@ impl Scene {
                 }
             }
         }
+        journal::would_be_stopped("stream_braked");
         journal::standings_deferred(text);
         journal::account_near_line(text, text);
         journal::account_clear();

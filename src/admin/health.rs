@@ -191,6 +191,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "bulkhead_standing_changes_total",
         "Changes of standing, by whose it is, the step, and whether it is only told of",
     ),
+    (
+        "bulkhead_messages_would_be_stopped_total",
+        "Messages that passed because the standing against them is only told of",
+    ),
 ];
 
 const GAUGES: &[(&str, &str)] = &[

@@ -4,6 +4,7 @@
 //! - [`replies`]: every reply, when it is given, what a client should do
 //! - [`operating`]: commands, log, metrics, health, signals, limits
 //! - [`tenants`]: tenants, streams, credentials, suppressions, and whose an event is
+//! - [`reputation`]: what counts, the limits, the ladder, and how to change them
 //! - [`losses`]: every way to lose, to double or to leak a message, what prevents it, and what remains
 //! - [`attacks`]: what one tenant might try against another, and what stops it
 //! - [`rfc_status`]: which RFCs, how far
@@ -25,6 +26,10 @@ pub mod operating {}
 /// Tenants, streams, credentials, suppressions, and whose an event is.
 #[doc = include_str!("tenants.md")]
 pub mod tenants {}
+
+/// What counts, the limits, the ladder, and how to change them.
+#[doc = include_str!("reputation.md")]
+pub mod reputation {}
 
 /// Every way to lose, to double or to leak a message, what prevents it, and what remains.
 #[doc = include_str!("losses.md")]
@@ -147,6 +152,10 @@ pub mod decisions {
     /// Turns go by class, then tenant, then stream.
     #[doc = include_str!("decisions/turns.md")]
     pub mod turns {}
+
+    /// Few recipients are padded, not passed over.
+    #[doc = include_str!("decisions/judge.md")]
+    pub mod judge {}
 
     /// Breakers of the account and of streams.
     #[doc = include_str!("decisions/breakers.md")]

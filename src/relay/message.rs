@@ -87,7 +87,7 @@ impl Message {
     }
 
     /// Everything before SES: whose the message is, by which stream it goes, what it becomes; and
-    /// what the client asked for and does not get.
+    /// what the client asked for and does not get, or would not have got.
     async fn prepare(&mut self, record: &mut Record) -> Result<(Parcel, Vec<String>), Stopped> {
         let office = Arc::clone(&self.office);
         let tenant = office.tenant_of(&self.login, self.peer).map_err(|Turned { refusal, blame }| Stopped {
@@ -115,7 +115,8 @@ impl Message {
             repeats::digest(&self.login.credential, &message_id, &self.envelope, &self.data.head, tail)
         });
         let edited = self.edit(&section, record.id, &recipients);
-        let (tags, notes) = tags(&tenant, stream, &self.login, wishes.tags);
+        let (tags, mut notes) = tags(&tenant, stream, &self.login, wishes.tags);
+        notes.extend(would_be_stopped(&tenant, stream));
         let now = office.means.clock.now();
         let mut claims: Vec<Mailbox> = originators.claims.into_iter().map(|(_, mailbox)| mailbox).collect();
         claims.dedup();
@@ -235,6 +236,13 @@ fn tags(
         }
     }
     (tags, notes)
+}
+
+/// What the client would have heard if the standing of its stream were in force.
+fn would_be_stopped(tenant: &Tenant, stream: &Stream) -> Option<String> {
+    let reason = decide::would_stop(tenant, stream)?;
+    journal::would_be_stopped(reason.name());
+    Some(format!("would_defer: {}", wording::stopped(&decide::Stop::Defer(reason, None)).reply().text()))
 }
 
 /// From the hand-over to the reply, the lines and the verdict.
