@@ -217,6 +217,8 @@ struct Books {
     /// Minute and recipients.
     sent: VecDeque<(u64, u64)>,
     seen: Vec<Seen>,
+    /// What SES took since this was drained last: places in `seen`.
+    taken: Vec<usize>,
     under_way: BTreeMap<(String, String), usize>,
     most_under_way: BTreeMap<(String, String), usize>,
 }
@@ -238,6 +240,7 @@ impl Ses {
             filled: 0,
             sent: VecDeque::new(),
             seen: Vec::new(),
+            taken: Vec::new(),
             under_way: BTreeMap::new(),
             most_under_way: BTreeMap::new(),
         };
@@ -247,6 +250,13 @@ impl Ses {
     /// Every call so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.state.lock().unwrap().seen.clone()
+    }
+
+    /// What SES took since this was asked last, each with its place among all calls.
+    pub fn drain_taken(&self) -> Vec<(usize, Seen)> {
+        let mut state = self.state.lock().unwrap();
+        let taken = std::mem::take(&mut state.taken);
+        taken.into_iter().map(|at| (at, state.seen[at].clone())).collect()
     }
 
     /// Calls so far.
@@ -344,6 +354,9 @@ impl Ses {
         let mut state = self.state.lock().unwrap();
         state.seen[at].decided = Some(self.clock.millis());
         state.seen[at].said = Some(said(outcome));
+        if matches!(outcome, Outcome::Sent(_)) {
+            state.taken.push(at);
+        }
     }
 
     /// A bucket that may go into debt, as SES's does: while there is a token left, a call passes
@@ -443,6 +456,8 @@ pub struct World {
     pub spool: MemorySpool,
     pub ses: Arc<Ses>,
     pub directory: Current,
+    /// What SES took, as the book is to hear of it.
+    pub tally: Arc<Tally>,
     pub options: Options,
     heard: Mutex<Vec<Heard>>,
     lines: Lines,
@@ -508,6 +523,7 @@ pub fn simulate<T>(plan: Plan, story: impl AsyncFnOnce(Arc<World>) -> T) -> T {
             spool: MemorySpool::new(),
             ses,
             directory: Arc::new(ArcSwap::from_pointee(Directory::new(plan.tenants, []))),
+            tally: Arc::new(Tally::default()),
             options: plan.options,
             heard: Mutex::default(),
             lines,
@@ -547,7 +563,7 @@ impl World {
             directory: Arc::clone(&self.directory),
             clock: Arc::clone(&self.clock) as _,
             random: Arc::clone(&self.random) as _,
-            tally: Arc::new(Tally::default()),
+            tally: Arc::clone(&self.tally),
         };
         (Dispatch::new(means, self.options.clone(), &found.digests), found)
     }
