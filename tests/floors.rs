@@ -28,7 +28,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     // the journal takes a `smtp::Reply` to write its code: the one look from the records at SMTP
     ("journal", &["mail", "time", "secret", "event", "outbox", "upstream", "smtp"]),
     // 3 adapters
-    ("adapters", &["mail", "time", "secret", "store", "outbox", "upstream", "journal", "wire"]),
+    ("adapters", &["mail", "time", "secret", "store", "outbox", "upstream", "journal", "wire", "announce"]),
     // 4 services
     ("dispatch", &["mail", "time", "secret", "policy", "event", "retry", "store", "outbox", "upstream", "journal"]),
     // the relay hands over; the dispatcher knows nothing of SMTP
@@ -73,9 +73,10 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("aws_sdk_sesv2", &["adapters/ses"]),
     ("aws_sdk_sqs", &["adapters/sqs"]),
     ("aws_config", &["adapters/ses", "adapters/sqs"]),
-    ("rustls", &["adapters/tls", "adapters/ses"]),
+    ("rustls", &["adapters/tls", "adapters/ses", "adapters/webhook"]),
     ("rcgen", &["adapters/tls"]),
-    ("lettre", &["cli/"]),
+    ("hyper", &["adapters/webhook"]),
+    ("lettre", &["cli/", "adapters/letter"]),
     ("anyhow", &["cli/", "main.rs"]),
 ];
 
@@ -85,6 +86,9 @@ const NOT_IN_MACHINES: &[&str] =
 
 /// Machines that live with the service they are made for.
 const MACHINES_ABOVE: &[&str] = &[
+    "announce/allowance.rs",
+    "announce/letter.rs",
+    "announce/schedule.rs",
     "dispatch/board.rs",
     "dispatch/breaker.rs",
     "dispatch/choose.rs",
