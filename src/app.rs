@@ -7,7 +7,9 @@
 //!
 //! Order of the drain, and why: readiness first (balancers look elsewhere), the relay (its last
 //! messages count), the dispatcher (calls of what was held go on till then, and count), ingest
-//! (which writes those counts), admin and control (which could tell of it all the while), the store.
+//! (which writes those counts, and judges by them), who tells people (who is told by those, and holds
+//! mail for the next start; offers to the webhook that are under way are made again then), admin and
+//! control (which could tell of it all the while), the store.
 //!
 //! What can go wrong: [`BuildError`] at start. Later the store may stop for good; then clients hear
 //! 4xx, readiness says so, and the house drains by itself and ends [`Ending::StoreFailed`], so that
@@ -27,20 +29,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::clock::{MachineClock, MachineRandom};
+use crate::adapters::letter;
 use crate::adapters::ses::{self, Credentials, SesMailer};
 use crate::adapters::sled::{OpenError, SledStore};
 use crate::adapters::spool::{self, FileSpool};
 use crate::adapters::sqs::SqsNotices;
 use crate::adapters::tls::{Certificates, TlsError};
+use crate::adapters::webhook::{self, Webhook, WebhookError};
 use crate::admin::control::BindError;
 use crate::admin::view::ListenerView;
 use crate::admin::{CommandError, Control, Desk, Health, Metrics, Request, Response, health, perform};
+use crate::announce::Announce;
 use crate::config::{self, Problem, Settings, Tls};
 use crate::dispatch::waits::Waits;
 use crate::dispatch::{self, Dispatch, Reports};
 use crate::ingest::{self, Applier, Ingest, Janitor, NoQueue};
 use crate::journal;
 use crate::mail::header::HeaderLimits;
+use crate::notify;
 use crate::outbox::recover::{Found, RecoverError};
 use crate::outbox::{self, Outbox};
 use crate::relay::{self, Ages, Means, Relay};
@@ -126,6 +132,8 @@ pub struct House {
     dispatch: Arc<Dispatch>,
     ingest: Ingest,
     janitor: Janitor,
+    teller: notify::Service,
+    announce: Arc<dyn Announce>,
     server: health::Server,
     control: Control,
 }
@@ -151,6 +159,12 @@ pub enum BuildError {
     /// The certificate is of no use.
     #[error(transparent)]
     Certificate(#[from] TlsError),
+    /// The webhook's secret is of no use.
+    #[error("{0}")]
+    Secret(Problem),
+    /// The webhook is of no use.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -178,7 +192,7 @@ impl BuildError {
     /// Whether the settings or a file they name are at fault, rather than the machine.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Tenants(_) | Self::Apply(..) | Self::Certificate(_) => true,
+            Self::Tenants(_) | Self::Apply(..) | Self::Certificate(_) | Self::Secret(_) | Self::Webhook(_) => true,
             Self::Store(_)
             | Self::Read(_)
             | Self::Spool(_)
@@ -200,6 +214,7 @@ impl House {
         raise_descriptors(settings.limits.connections);
 
         let certificates = certificates_of(&settings, certificates)?;
+        let webhook = webhook_of(&settings)?;
         let sled = Arc::new(SledStore::open(&settings.data_dir)?);
         let store: Arc<dyn Store> = sled.clone();
         let available = {
@@ -253,7 +268,26 @@ impl House {
         let lanes = Arc::downgrade(&dispatch);
         desk.ask_of_lanes(Box::new(move |lane| lanes.upgrade()?.why(lane)));
         let janitor = Janitor::new(store.clone(), clock.clone())
-            .keeping(settings.events.ledger_days, settings.events.counter_days);
+            .keeping(settings.events.ledger_days, settings.events.counter_days)
+            .keeping_audit(settings.audit.days);
+        let (bell, teller) = notify::Service::new(
+            notify::Means {
+                store: store.clone(),
+                outbox,
+                directory: directory.clone(),
+                clock: clock.clone(),
+                random: random.clone(),
+                compose: letter::compose,
+                webhook,
+            },
+            notify::Options {
+                hostname: settings.hostname.clone(),
+                from: settings.notify.from.clone(),
+                operator: settings.notify.operator.clone(),
+                mails_per_hour: settings.notify.mails_per_hour,
+                pending: notify::PENDING,
+            },
+        );
         let means = Means {
             store,
             store_available: Arc::new(available),
@@ -281,6 +315,8 @@ impl House {
             dispatch,
             ingest,
             janitor,
+            teller,
+            announce: Arc::new(bell),
             server,
             control,
         })
@@ -301,6 +337,11 @@ impl House {
         self.desk.clone()
     }
 
+    /// What wakes whoever tells people, for whatever writes announcements.
+    pub fn announce(&self) -> Arc<dyn Announce> {
+        self.announce.clone()
+    }
+
     /// Serves until `stop`, then drains. Each message on `reload` reads limits, certificates and
     /// tenants anew.
     pub async fn run(self, stop: CancellationToken, reload: mpsc::Receiver<()>) -> Ending {
@@ -317,11 +358,15 @@ impl House {
             dispatch,
             ingest,
             janitor,
+            teller,
+            // Whoever rings it has it as well.
+            announce: _bell,
             server,
             control,
         } = self;
         let limits = source.map(|source| LimitsInUse { relay: relay.handle(), last: source.first.clone(), source });
         let (drain, events, last) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let quiet = CancellationToken::new();
 
         // Attempts that are under way go on while the relay drains.
         let attempts = CancellationToken::new();
@@ -329,6 +374,7 @@ impl House {
         let relay = tokio::spawn(relay.run(drain.clone()));
         let ingest = tokio::spawn(ingest.run(events.clone()));
         let janitor = tokio::spawn(janitor.run(events.clone()));
+        let teller = tokio::spawn(teller.run(quiet.clone()));
         let server = tokio::spawn(server.run(last.clone()));
         let control = tokio::spawn(control.run(last.clone()));
         if let Some(certificates) = &certificates {
@@ -357,6 +403,9 @@ impl House {
         events.cancel();
         ended_by(over - STORE_WORDS, ingest).await;
         ended_by(over - STORE_WORDS, janitor).await;
+        // The last to be told of may have been judged just now.
+        quiet.cancel();
+        ended_by(over - STORE_WORDS, teller).await;
         last.cancel();
         ended_by(over - STORE_WORDS, control).await;
         ended_by(over - STORE_WORDS, server).await;
@@ -391,6 +440,15 @@ fn certificates_of(settings: &Settings, given: Option<Certificates>) -> Result<O
         }
         None => Ok(None),
     }
+}
+
+/// The webhook of the settings, if they have one.
+fn webhook_of(settings: &Settings) -> Result<Option<notify::Webhook>, BuildError> {
+    let notify = &settings.notify;
+    let signer = settings.webhook_signer().map_err(BuildError::Secret)?;
+    let (Some(url), Some(signer)) = (notify.webhook_url.clone(), signer) else { return Ok(None) };
+    let options = webhook::Options { url, time: notify.webhook_seconds, private: notify.webhook_private };
+    Ok(Some(notify::Webhook { post: Arc::new(Webhook::new(&options)?), signer }))
 }
 
 /// What is held, as it was left; what was found is told.

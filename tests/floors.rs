@@ -40,6 +40,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ingest", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal"]),
+    ("notify", &["mail", "time", "secret", "store", "outbox", "announce", "journal"]),
     // `events replay` goes through the one applier there is
     (
         "admin",
@@ -225,7 +226,7 @@ fn some_names_stand_in_one_room_alone() {
 #[test]
 fn services_wait_by_the_clock_that_tests_pause() {
     let (mut seen, mut faults) = (0, Vec::new());
-    let services = ["ingest", "dispatch", "relay", "sandbox"];
+    let services = ["ingest", "dispatch", "relay", "notify", "sandbox"];
     for source in sources().iter().filter(|source| services.contains(&source.room.as_str())) {
         let text = &source.text;
         let imported = |of: &str| {
