@@ -4,6 +4,7 @@
 //! - [`replies`]: every reply, when it is given, what a client should do
 //! - [`operating`]: commands, log, metrics, health, signals, limits
 //! - [`tenants`]: tenants, streams, credentials, suppressions, and whose an event is
+//! - [`announcements`]: what people and their programs are told, and how a webhook is verified
 //! - [`losses`]: every way to lose, to double or to leak a message, what prevents it, and what remains
 //! - [`attacks`]: what one tenant might try against another, and what stops it
 //! - [`rfc_status`]: which RFCs, how far
@@ -25,6 +26,10 @@ pub mod operating {}
 /// Tenants, streams, credentials, suppressions, and whose an event is.
 #[doc = include_str!("tenants.md")]
 pub mod tenants {}
+
+/// What people and their programs are told, and how a webhook is verified.
+#[doc = include_str!("announcements.md")]
+pub mod announcements {}
 
 /// Every way to lose, to double or to leak a message, what prevents it, and what remains.
 #[doc = include_str!("losses.md")]
