@@ -7,7 +7,9 @@
 //!
 //! Order of the drain, and why: readiness first (balancers look elsewhere), the relay (its last
 //! messages count), the dispatcher (calls of what was held go on till then, and count), ingest
-//! (which writes those counts), admin and control (which could tell of it all the while), the store.
+//! (which writes those counts, and judges by them), who tells people (who is told by those, and holds
+//! mail for the next start; offers to the webhook that are under way are made again then), admin and
+//! control (which could tell of it all the while), the store.
 //!
 //! What can go wrong: [`BuildError`] at start. Later the store may stop for good; then clients hear
 //! 4xx, readiness says so, and the house drains by itself and ends [`Ending::StoreFailed`], so that
@@ -27,21 +29,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::clock::{MachineClock, MachineRandom};
+use crate::adapters::letter;
 use crate::adapters::ses::{self, Credentials, SesMailer};
 use crate::adapters::sled::{OpenError, SledStore};
 use crate::adapters::spool::{self, FileSpool};
 use crate::adapters::sqs::SqsNotices;
 use crate::adapters::tls::{Certificates, TlsError};
+use crate::adapters::webhook::{self, Webhook, WebhookError};
 use crate::admin::control::BindError;
 use crate::admin::view::ListenerView;
 use crate::admin::{CommandError, Control, Desk, Health, Metrics, Request, Response, health, perform};
-use crate::announce::Silence;
+use crate::announce::Announce;
 use crate::config::{self, Problem, Settings, Tls};
 use crate::dispatch::waits::Waits;
 use crate::dispatch::{self, Dispatch, Reports};
 use crate::ingest::{self, Applier, Hearing, Ingest, Janitor, NoQueue};
 use crate::journal;
 use crate::mail::header::HeaderLimits;
+use crate::notify;
 use crate::outbox::recover::{Found, RecoverError};
 use crate::outbox::{self, Outbox};
 use crate::relay::{self, Ages, Means, Relay};
@@ -129,6 +134,8 @@ pub struct House {
     ingest: Ingest,
     reputation: Arc<Reputation>,
     janitor: Janitor,
+    teller: notify::Service,
+    announce: Arc<dyn Announce>,
     server: health::Server,
     control: Control,
 }
@@ -154,6 +161,12 @@ pub enum BuildError {
     /// The certificate is of no use.
     #[error(transparent)]
     Certificate(#[from] TlsError),
+    /// The webhook's secret is of no use.
+    #[error("{0}")]
+    Secret(Problem),
+    /// The webhook is of no use.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -181,7 +194,7 @@ impl BuildError {
     /// Whether the settings or a file they name are at fault, rather than the machine.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Tenants(_) | Self::Apply(..) | Self::Certificate(_) => true,
+            Self::Tenants(_) | Self::Apply(..) | Self::Certificate(_) | Self::Secret(_) | Self::Webhook(_) => true,
             Self::Store(_)
             | Self::Read(_)
             | Self::Spool(_)
@@ -203,6 +216,7 @@ impl House {
         raise_descriptors(settings.limits.connections);
 
         let certificates = certificates_of(&settings, certificates)?;
+        let webhook = webhook_of(&settings)?;
         let sled = Arc::new(SledStore::open(&settings.data_dir)?);
         let store: Arc<dyn Store> = sled.clone();
         let available = {
@@ -243,6 +257,25 @@ impl House {
             },
         )
         .heard_by(hearing.clone());
+        let (bell, teller) = notify::Service::new(
+            notify::Means {
+                store: store.clone(),
+                outbox: outbox.clone(),
+                directory: directory.clone(),
+                clock: clock.clone(),
+                random: random.clone(),
+                compose: letter::compose,
+                webhook,
+            },
+            notify::Options {
+                hostname: settings.hostname.clone(),
+                from: settings.notify.from.clone(),
+                operator: settings.notify.operator.clone(),
+                mails_per_hour: settings.notify.mails_per_hour,
+                pending: notify::PENDING,
+            },
+        );
+        let bell: Arc<dyn Announce> = Arc::new(bell);
         let reputation = Reputation::open(
             reputation::Means {
                 store: store.clone(),
@@ -251,7 +284,7 @@ impl House {
                 tally: tally.clone(),
                 clock: clock.clone(),
                 random: random.clone(),
-                announce: Arc::new(Silence),
+                announce: bell.clone(),
             },
             settings.reputation.rules,
         )
@@ -275,7 +308,8 @@ impl House {
         let lanes = Arc::downgrade(&dispatch);
         desk.ask_of_lanes(Box::new(move |lane| lanes.upgrade()?.why(lane)));
         let janitor = Janitor::new(store.clone(), clock.clone())
-            .keeping(settings.events.ledger_days, settings.events.counter_days);
+            .keeping(settings.events.ledger_days, settings.events.counter_days)
+            .keeping_audit(settings.audit.days);
         let means = Means {
             store,
             store_available: Arc::new(available),
@@ -304,6 +338,8 @@ impl House {
             ingest,
             reputation,
             janitor,
+            teller,
+            announce: bell,
             server,
             control,
         })
@@ -324,6 +360,11 @@ impl House {
         self.desk.clone()
     }
 
+    /// What wakes whoever tells people, for whatever writes announcements.
+    pub fn announce(&self) -> Arc<dyn Announce> {
+        self.announce.clone()
+    }
+
     /// Serves until `stop`, then drains. Each message on `reload` reads limits, certificates and
     /// tenants anew.
     pub async fn run(self, stop: CancellationToken, reload: mpsc::Receiver<()>) -> Ending {
@@ -341,6 +382,9 @@ impl House {
             ingest,
             reputation,
             janitor,
+            teller,
+            // Whoever rings it has it as well.
+            announce: _bell,
             server,
             control,
         } = self;
@@ -351,6 +395,7 @@ impl House {
             source,
         });
         let (drain, events, last) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let quiet = CancellationToken::new();
 
         // Attempts that are under way go on while the relay drains.
         let attempts = CancellationToken::new();
@@ -359,6 +404,7 @@ impl House {
         let ingest = tokio::spawn(ingest.run(events.clone()));
         let judge = tokio::spawn(reputation.clone().run(events.clone()));
         let janitor = tokio::spawn(janitor.run(events.clone()));
+        let teller = tokio::spawn(teller.run(quiet.clone()));
         let server = tokio::spawn(server.run(last.clone()));
         let control = tokio::spawn(control.run(last.clone()));
         if let Some(certificates) = &certificates {
@@ -388,6 +434,9 @@ impl House {
         ended_by(over - STORE_WORDS, ingest).await;
         ended_by(over - STORE_WORDS, judge).await;
         ended_by(over - STORE_WORDS, janitor).await;
+        // The last to be told of may have been judged just now.
+        quiet.cancel();
+        ended_by(over - STORE_WORDS, teller).await;
         last.cancel();
         ended_by(over - STORE_WORDS, control).await;
         ended_by(over - STORE_WORDS, server).await;
@@ -422,6 +471,15 @@ fn certificates_of(settings: &Settings, given: Option<Certificates>) -> Result<O
         }
         None => Ok(None),
     }
+}
+
+/// The webhook of the settings, if they have one.
+fn webhook_of(settings: &Settings) -> Result<Option<notify::Webhook>, BuildError> {
+    let notify = &settings.notify;
+    let signer = settings.webhook_signer().map_err(BuildError::Secret)?;
+    let (Some(url), Some(signer)) = (notify.webhook_url.clone(), signer) else { return Ok(None) };
+    let options = webhook::Options { url, time: notify.webhook_seconds, private: notify.webhook_private };
+    Ok(Some(notify::Webhook { post: Arc::new(Webhook::new(&options)?), signer }))
 }
 
 /// What is held, as it was left; what was found is told.

@@ -43,6 +43,7 @@
 //! | `scope` | what a breaker is about: `account`, or a tenant and stream |
 //! | `held` `swept` `adopted` | messages held at start; files without a row that were removed, taken up again |
 //! | `report` `to` | the id of a report of the relay's own, to whom it goes |
+//! | `announcement` `audience` | the id of an announcement; whom a line says it was told to, or not: `contact`, `operator`, `webhook` |
 //! | `rate` | recipients a second |
 //! | `restart` `problems` | settings that changed and need a restart; what is wrong with the settings: the first 50 each |
 //! | `expires` | when a certificate ends |
@@ -1045,6 +1046,103 @@ pub fn backlog(messages: usize, bytes: u64, oldest: Duration, sending: usize) {
 pub fn lanes(lanes: usize, held: usize) {
     gauge!("bulkhead_outbox_lanes").set(f64::from(u32::try_from(lanes).unwrap_or(u32::MAX)));
     gauge!("bulkhead_outbox_lanes_held").set(f64::from(u32::try_from(held).unwrap_or(u32::MAX)));
+}
+
+// ---------------------------------------------------------------------------------------------
+// Announcements
+
+/// What the lines about an announcement say of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// Which.
+    pub id: MessageId,
+    /// Of what kind; from a closed set.
+    pub kind: &'static str,
+    /// Whose.
+    pub tenant: Option<&'a TenantId>,
+    /// Of which stream.
+    pub stream: Option<&'a StreamId>,
+}
+
+impl Told<'_> {
+    fn line(&self, event: &'static str) -> Line {
+        Line::new(event)
+            .shown("announcement", self.id)
+            .text("kind", self.kind)
+            .maybe("tenant", self.tenant)
+            .maybe("stream", self.stream)
+    }
+}
+
+/// `announcement_mailed`: the mail `report` that tells somebody of it waits to be sent. One line for
+/// each announcement in it; `audience` is `contact` or `operator`.
+pub fn announcement_mailed(told: Told<'_>, audience: &'static str, report: MessageId, to: &Mailbox) {
+    counter!("bulkhead_announcements_told_total", "kind" => told.kind, "audience" => audience).increment(1);
+    told.line("announcement_mailed")
+        .text("audience", audience)
+        .shown("report", report)
+        .text("to", shown(to))
+        .write(Level::Info);
+}
+
+/// `announcement_deferred`: a mail could not be held, or the store did not say what is to be told; it is
+/// tried again.
+pub fn announcement_deferred(waiting: usize, reason: &str, wait: Duration) {
+    Line::new("announcement_deferred")
+        .number("items", count(waiting))
+        .text("reason", reason)
+        .millis("retry_ms", wait)
+        .blamed(Blame::Us);
+}
+
+/// `announcement_lost`: somebody will not be told of it; `audience` says who.
+pub fn announcement_lost(told: Told<'_>, audience: &'static str, reason: &str) {
+    counter!("bulkhead_announcements_lost_total", "kind" => told.kind, "audience" => audience).increment(1);
+    told.line("announcement_lost").text("audience", audience).text("reason", reason).blamed(Blame::Us);
+}
+
+/// `webhook_delivered`: the webhook took it, at the offer with this number.
+pub fn webhook_delivered(told: Told<'_>, attempts: u32, took: Duration) {
+    counter!("bulkhead_announcements_told_total", "kind" => told.kind, "audience" => "webhook").increment(1);
+    histogram!("bulkhead_webhook_seconds", "outcome" => "delivered").record(took.as_secs_f64());
+    told.line("webhook_delivered").number("attempts", attempts).millis("total_ms", took).write(Level::Info);
+}
+
+/// `webhook_failed`: the webhook did not take it; it is offered again after `wait`.
+pub fn webhook_failed(told: Told<'_>, attempts: u32, reason: &str, wait: Duration, took: Duration) {
+    histogram!("bulkhead_webhook_seconds", "outcome" => "failed").record(took.as_secs_f64());
+    told.line("webhook_failed")
+        .number("attempts", attempts)
+        .text("reason", reason)
+        .millis("retry_ms", wait)
+        .millis("total_ms", took)
+        .blamed(Blame::Upstream);
+}
+
+/// `webhook_disabled`: the webhook said that nobody listens there any more; nothing is offered until a
+/// restart.
+pub fn webhook_disabled(told: Told<'_>) {
+    gauge!("bulkhead_webhook_enabled").set(0.0);
+    told.line("webhook_disabled")
+        .text("reason", "it answered 410: nobody listens there any more")
+        .text("cure", "set another notify.webhook_url, or take it out, and restart the relay")
+        .blamed(Blame::Us);
+}
+
+/// Sets that the webhook is there; no line.
+pub fn webhook_enabled() {
+    gauge!("bulkhead_webhook_enabled").set(1.0);
+}
+
+/// Sets how many announcements are still to be told to somebody; no line.
+pub fn announcements_pending(pending: usize) {
+    gauge!("bulkhead_announcements_pending").set(f64::from(u32::try_from(pending).unwrap_or(u32::MAX)));
+}
+
+/// `audit_failed`: something was changed, and the audit trail could not be told of it; the `changed`
+/// line before this one says the same.
+pub fn audit_failed(actor: &str, command: &str, reason: &str) {
+    Line::new("audit_failed").text("actor", actor).text("command", command).text("reason", reason).blamed(Blame::Us);
 }
 
 // ---------------------------------------------------------------------------------------------

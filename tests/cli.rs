@@ -548,6 +548,95 @@ fn commands_go_to_the_relay_while_it_runs_and_to_the_store_while_it_does_not() {
     assert_eq!(place.json(&["status"])["running"], false);
 }
 
+/// What was committed before the relay ran is told once it does: by mail, through SES, and to the
+/// webhook.
+#[test]
+fn announcements_go_out_by_mail_and_webhook() {
+    use bulkhead::announce::{Announcement, Kind, Severity, append};
+    use bulkhead::time::Clock as _;
+
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let random = bulkhead::adapters::clock::MachineRandom;
+    let now = bulkhead::adapters::clock::MachineClock.now();
+    let headline = "SES reviews the account";
+    let announcement = Announcement::new(now, &random, Kind::AccountProbation, Severity::Alarm, headline);
+    with_store(&place, |store| wait_for(append(store, &announcement)).unwrap());
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let secret = place.write("hook.secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+    let settings = std::fs::read_to_string(place.path("bulkhead.toml")).unwrap();
+    let notify = format!(
+        "[notify]\nfrom = \"postmaster@relay.test\"\nconfiguration_set = \"notices\"\noperator = \"ops@vendor.example\"\n\
+         webhook_url = \"http://{}/\"\nwebhook_secret_file = {secret:?}\nwebhook_private = true\n",
+        listener.local_addr().unwrap()
+    );
+    place.write("bulkhead.toml", &(settings + &notify));
+    let hook = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut room = [0; 8192];
+        let mut read = String::new();
+        while !read.ends_with("}}") {
+            let n = stream.read(&mut room).unwrap();
+            read.push_str(&String::from_utf8_lossy(&room[..n]));
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        read
+    });
+    let served = Served::start(&place);
+    // The mail's way and the webhook's are apart: their lines come in any order.
+    let mut lines = std::collections::BTreeMap::new();
+    while lines.len() < 3 {
+        let line = served.log.recv_timeout(PATIENCE).unwrap();
+        let event = line["event"].as_str().unwrap().to_owned();
+        if ["announcement_mailed", "message_dispatched", "webhook_delivered"].contains(&event.as_str()) {
+            lines.insert(event, line);
+        }
+    }
+    let (mailed, dispatched) = (&lines["announcement_mailed"], &lines["message_dispatched"]);
+    assert_eq!((&mailed["audience"], &mailed["to"]), (&Value::from("operator"), &Value::from("vendor.example")));
+    assert_eq!((&dispatched["message"], &dispatched["sent"]), (&mailed["report"], &Value::from(1)), "{dispatched}");
+    let read = hook.join().unwrap();
+    assert!(read.contains("\"type\":\"bulkhead.account.probation\"") && read.contains(headline), "{read}");
+    let (code, err) = served.stop();
+    assert_eq!(code, 0, "{err}");
+    let left = with_store(&place, |store| wait_for(bulkhead::announce::pending(store, None, 10)).unwrap().len());
+    assert_eq!(left, 0);
+    // Without its secret the relay does not start, and says what to do.
+    place.write("hook.secret", "hunter2");
+    let refused = place.run(&["serve", "--sandbox"]);
+    assert_eq!(refused.code, 78, "{refused:?}");
+    assert!(refused.err.contains("notify.webhook_secret_file") && !refused.err.contains("hunter2"), "{refused:?}");
+    assert_eq!(place.run(&["check"]).code, 78);
+}
+
+#[test]
+fn the_audit_trail_is_listed_with_a_relay_and_without() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    place.ok(&["tenant", "pause", "acme", "--stream", "marketing", "--reason", "a stale list"]);
+    let served = Served::start(&place);
+    place.ok(&["tenant", "resume", "acme", "--stream", "marketing"]);
+    let running = place.json(&["audit", "list", "--tenant", "acme"]);
+    let (code, err) = served.stop();
+    assert_eq!(code, 0, "{err}");
+    let rows = place.json(&["audit", "list"]);
+    assert_eq!(rows, running);
+    let rows = rows.as_array().unwrap();
+    let what: Vec<&str> = rows.iter().take(2).map(|row| row["what"].as_str().unwrap()).collect();
+    assert_eq!(what, ["tenant resume --stream marketing", "tenant pause --stream marketing"], "the newest first");
+    assert!(rows.len() > 4 && rows[2..].iter().all(|row| row["what"] == "apply"), "{rows:?}");
+    let pause = &rows[1];
+    assert_eq!((&pause["reason"], &pause["before"]), (&Value::from("a stale list"), &Value::from("sending")));
+    assert!(pause["actor"].as_str().unwrap().starts_with("cli:"));
+    let table = place.ok(&["audit", "list", "--since", "1h"]).out;
+    assert!(table.starts_with("AT ") && table.contains("a stale list"), "{table}");
+    assert!(place.ok(&["audit", "list", "--since", "0s"]).out.starts_with("nothing was changed since"));
+    assert_eq!(place.json(&["audit", "list", "--tenant", "globex"]), serde_json::json!([]));
+    assert_eq!(place.run(&["audit", "list", "--since", "yesterday"]).code, 64);
+}
+
 #[test]
 fn a_hangup_applies_the_tenants_file_and_a_bad_one_changes_nothing() {
     let place = Place::new();

@@ -13,7 +13,8 @@ use bulkhead::admin::view::{SuppressionView, Unsuppressed};
 use bulkhead::admin::{CommandError, Desk, Metrics, Request, Response, perform};
 use bulkhead::config::load_tenants;
 use bulkhead::ingest::Applier;
-use bulkhead::mail::{Mailbox, TenantId, Username};
+use bulkhead::mail::{Mailbox, StreamId, TenantId, Username};
+use bulkhead::policy::tenant::Limits;
 use bulkhead::policy::tenant::SuppressionReason::{self, Bounce, Complaint, Manual};
 use bulkhead::store::memory::MemoryStore;
 use bulkhead::store::tenants::{Declared, load};
@@ -201,6 +202,93 @@ async fn a_change_that_the_tenants_file_undoes_is_warned_of() {
     assert_eq!(issued.warning, None);
     let Ok(Response::Revoked(revoked)) = office.ask(revoke("other")).await else { panic!() };
     assert_eq!(revoked.warning, None);
+}
+
+/// Every change leaves its entries, newest first, with who, whose and how it was.
+#[tokio::test]
+async fn every_change_is_in_the_audit_trail() {
+    let _others = GAUGE.read().await;
+    let office = Office::with_acme().await;
+    let reason = || "because".to_owned();
+    let (tenant, stream) = (acme(), StreamId::parse("main").ok());
+    let limits = Limits { pause_bounce: Some(0.04), ..Limits::default() };
+    for request in [
+        Request::TenantPause { tenant: tenant.clone(), stream: stream.clone(), reason: reason() },
+        Request::TenantResume { tenant: tenant.clone(), stream, reason: reason() },
+        Request::TenantLimits { tenant: tenant.clone(), stream: None, limits, reset: false, reason: reason() },
+        Request::CredentialIssue {
+            tenant: tenant.clone(),
+            username: Some(username("other")),
+            stream: None,
+            expires: None,
+            from_ip: Vec::new(),
+            reason: reason(),
+        },
+        Request::CredentialRotate { username: username("other"), overlap_seconds: 60, reason: reason() },
+        Request::CredentialRevoke { username: username("other"), reason: reason() },
+        // What changes nothing leaves nothing.
+        Request::TenantShow { tenant: tenant.clone() },
+        Request::Status,
+    ] {
+        office.ask(request).await.unwrap();
+    }
+    office.add(Manual).await;
+    office.remove(None, true).await.unwrap();
+    let refused = office.ask(Request::CredentialRevoke { username: username("other"), reason: reason() }).await;
+    assert!(refused.is_err());
+    let list = |tenant: Option<TenantId>| async {
+        let request = Request::AuditList { tenant, since: None, after: None };
+        let request = serde_json::from_str(&serde_json::to_string(&request).unwrap()).unwrap();
+        let Ok(Response::Audit(page)) = office.ask(request).await else { panic!() };
+        assert_eq!(page.next, None);
+        page.rows
+    };
+    let mut rows = list(None).await;
+    assert!(rows.is_sorted_by(|a, b| a.at >= b.at));
+    assert!(rows.iter().all(|row| row.actor == ACTOR && row.tenant == Some(acme()) && row.fault.is_none()));
+    assert_eq!(list(Some(acme())).await, rows);
+    assert_eq!(list(TenantId::parse("globex").ok()).await, []);
+    rows.sort_by(|a, b| (&a.what, &a.after).cmp(&(&b.what, &b.after)));
+    let told: Vec<(&str, &str, &str)> =
+        rows.iter().map(|row| (row.what.as_str(), row.before.as_str(), row.after.as_str())).collect();
+    let applied: Vec<&str> = told.iter().filter(|row| row.0 == "apply").map(|row| row.2).collect();
+    assert_eq!(
+        applied,
+        [
+            "+ credential acme-app (tenant acme)",
+            "+ sender acme: acme.example",
+            "+ stream acme/main (transactional, set acme-main)",
+            "+ tenant acme"
+        ]
+    );
+    let others: Vec<&str> = told.iter().filter(|row| row.0 != "apply").map(|row| row.0).collect();
+    assert_eq!(
+        others,
+        [
+            "credential issue other",
+            "credential revoke other",
+            "credential rotate other",
+            "suppression add",
+            "suppression remove",
+            "tenant limits",
+            "tenant pause --stream main",
+            "tenant resume --stream main",
+        ]
+    );
+    let of = |what: &str| rows.iter().find(|row| row.what == what).unwrap();
+    let pause = of("tenant pause --stream main");
+    assert_eq!((pause.reason.as_str(), pause.before.as_str()), ("because", "sending"));
+    assert!(pause.after.starts_with("paused since ") && pause.after.ends_with(" by cli:test: because"));
+    assert_eq!(pause.stream, StreamId::parse("main").ok());
+    let resume = of("tenant resume --stream main");
+    assert_eq!((resume.before.as_str(), resume.after.as_str()), (pause.after.as_str(), "sending"));
+    let limits = of("tenant limits");
+    assert_eq!((limits.before.as_str(), limits.after.as_str()), ("its kind's", "pause_bounce 0.04"));
+    let rotate = of("credential rotate other");
+    assert_eq!((rotate.before.as_str(), rotate.after.as_str()), ("live secrets 1", "live secrets 2"));
+    assert_eq!((of("suppression add").after.as_str(), of("suppression remove").before.as_str()), ("manual", "manual"));
+    let text = serde_json::to_string(&rows).unwrap();
+    assert!(!text.contains("joe@") && !text.contains("sha256:"), "{text}");
 }
 
 #[derive(Clone, Default)]

@@ -53,7 +53,7 @@ fn every_optional_setting_of_the_file_may_be_switched_on() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     let settings = load(file.path().to_str(), &[]).unwrap();
-    assert_eq!(switched_on, 8);
+    assert_eq!(switched_on, 11);
     assert_eq!(settings.tenants_file.as_deref(), Some(Path::new("config/tenants.toml")));
     assert_eq!(settings.aws.region.as_deref(), Some("eu-central-1"));
     assert_eq!(settings.aws.max_send_rate, Some(14.0));
@@ -124,7 +124,7 @@ fn problems_of(file: &Path, variables: &[String], tenants: bool) -> Vec<Problem>
         (name.to_owned(), value.to_owned())
     });
     match config::load(Some(file), variables) {
-        Ok(settings) => settings.certificate_problems(),
+        Ok(settings) => settings.certificate_problems().into_iter().chain(settings.webhook_signer().err()).collect(),
         Err(problems) => problems,
     }
 }
@@ -219,6 +219,38 @@ fn certificate_files_are_looked_into() {
     std::fs::write(&cert, "-----BEGIN CERTIFICATE-----\n").unwrap();
     std::fs::write(&key, "-----BEGIN EC PRIVATE KEY-----\n").unwrap();
     assert_eq!(keys(&settings()), [""; 0]);
+}
+
+#[test]
+fn the_webhooks_secret_is_looked_into_and_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("hook.secret");
+    let settings = load(
+        None,
+        &[
+            ("BULKHEAD_NOTIFY__WEBHOOK_URL", "https://hooks.example.com/x"),
+            ("BULKHEAD_NOTIFY__WEBHOOK_SECRET_FILE", file.to_str().unwrap()),
+        ],
+    )
+    .unwrap();
+    for (text, words) in [
+        (None, "cannot be read"),
+        (Some("hunter2hunter2"), "does not begin with whsec_"),
+        (Some("whsec_hunter2!"), "is no base64"),
+        (Some("whsec_aHVudGVyMg=="), "has not from 24 to 64 octets"),
+    ] {
+        if let Some(text) = text {
+            std::fs::write(&file, text).unwrap();
+        }
+        let problem = settings.webhook_signer().unwrap_err();
+        let told = problem.to_string();
+        assert!(told.contains(words) && told.contains("hook.secret"), "{told}");
+        assert!(!told.contains("hunter2") && !told.contains("aHVudGVy"), "{told}");
+        assert_eq!(problem.key, "notify.webhook_secret_file");
+    }
+    std::fs::write(&file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+    assert!(settings.webhook_signer().unwrap().is_some());
+    assert!(load(None, &[]).unwrap().webhook_signer().unwrap().is_none());
 }
 
 #[test]

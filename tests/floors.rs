@@ -28,7 +28,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     // the journal takes a `smtp::Reply` to write its code: the one look from the records at SMTP
     ("journal", &["mail", "time", "secret", "event", "outbox", "upstream", "smtp"]),
     // 3 adapters
-    ("adapters", &["mail", "time", "secret", "store", "outbox", "upstream", "journal", "wire"]),
+    ("adapters", &["mail", "time", "secret", "store", "outbox", "upstream", "journal", "wire", "announce"]),
     // 4 services
     ("dispatch", &["mail", "time", "secret", "policy", "event", "retry", "store", "outbox", "upstream", "journal"]),
     // the relay hands over; the dispatcher knows nothing of SMTP
@@ -42,6 +42,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("ingest", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal", "announce"]),
     // what the applier has made durable is what standings are judged by
     ("reputation", &["mail", "time", "secret", "policy", "store", "journal", "announce", "ingest"]),
+    ("notify", &["mail", "time", "secret", "store", "outbox", "announce", "journal"]),
     // `events replay` goes through the one applier there is
     (
         "admin",
@@ -75,9 +76,10 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("aws_sdk_sesv2", &["adapters/ses"]),
     ("aws_sdk_sqs", &["adapters/sqs"]),
     ("aws_config", &["adapters/ses", "adapters/sqs"]),
-    ("rustls", &["adapters/tls", "adapters/ses"]),
+    ("rustls", &["adapters/tls", "adapters/ses", "adapters/webhook"]),
     ("rcgen", &["adapters/tls"]),
-    ("lettre", &["cli/"]),
+    ("hyper", &["adapters/webhook"]),
+    ("lettre", &["cli/", "adapters/letter"]),
     ("anyhow", &["cli/", "main.rs"]),
 ];
 
@@ -87,6 +89,9 @@ const NOT_IN_MACHINES: &[&str] =
 
 /// Machines that live with the service they are made for.
 const MACHINES_ABOVE: &[&str] = &[
+    "announce/allowance.rs",
+    "announce/letter.rs",
+    "announce/schedule.rs",
     "dispatch/board.rs",
     "dispatch/breaker.rs",
     "dispatch/choose.rs",
@@ -223,7 +228,7 @@ fn some_names_stand_in_one_room_alone() {
 #[test]
 fn services_wait_by_the_clock_that_tests_pause() {
     let (mut seen, mut faults) = (0, Vec::new());
-    let services = ["ingest", "dispatch", "relay", "sandbox"];
+    let services = ["ingest", "dispatch", "relay", "notify", "sandbox"];
     for source in sources().iter().filter(|source| services.contains(&source.room.as_str())) {
         let text = &source.text;
         let imported = |of: &str| {

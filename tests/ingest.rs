@@ -17,9 +17,11 @@ use bulkhead::ingest::Outcome;
 use bulkhead::policy::decide::{self, Reason, Verdict};
 use bulkhead::policy::effect::COUNTED;
 use bulkhead::policy::tenant::{Cohort, Stream, StreamKind, Suppression, SuppressionReason};
+use bulkhead::store::audit;
 use bulkhead::store::counters::{self, Counts, Row};
 use bulkhead::store::directory::{Directory, Fault};
 use bulkhead::store::{Batch, If, Key, Store, ledger, suppressions};
+use bulkhead::time::Clock as _;
 use world::{DAY, Dice, SENT, World, bounce, bridge, complaint, delivery, sns};
 
 fn notice(body: &str) -> Notice {
@@ -364,7 +366,7 @@ async fn an_event_that_the_ledger_has_forgotten_is_not_counted_again() {
     let body = bounce("f-1", &[A]);
     apply(&world, std::slice::from_ref(&body)).await;
     let janitor = world.janitor();
-    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters };
+    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters, audit: 0 };
     world.clock.pass(15 * DAY);
     assert_eq!(janitor.sweep().await.unwrap(), swept(0, 0));
     assert_eq!(apply(&world, std::slice::from_ref(&body)).await, [Outcome::Repeated]);
@@ -383,7 +385,7 @@ async fn the_settings_say_how_long_events_and_counts_are_kept() {
     let world = World::new();
     apply(&world, &[bounce("f-1", &[A])]).await;
     let janitor = world.janitor().keeping(30, 10);
-    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters };
+    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters, audit: 0 };
     world.clock.pass(12 * DAY);
     assert_eq!(janitor.sweep().await.unwrap(), swept(0, 1), "counts for 10 days, the ledger for 30");
     world.clock.pass(19 * DAY);
@@ -406,7 +408,7 @@ async fn what_is_kept_is_kept_as_long_as_the_settings_say() {
     let world = World::new();
     apply(&world, &[bounce("f-1", &[A])]).await;
     let janitor = world.janitor().keeping(30, 8);
-    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters };
+    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters, audit: 0 };
     world.clock.pass(8 * DAY);
     assert_eq!(janitor.sweep().await.unwrap(), swept(0, 0));
     world.clock.pass(3_600_000);
@@ -419,6 +421,27 @@ async fn what_is_kept_is_kept_as_long_as_the_settings_say() {
     apply(&world, &[bounce("f-2", &[A])]).await;
     world.clock.pass(15 * DAY);
     assert_eq!(world.janitor().keeping(1, 8).sweep().await.unwrap().shares, 0);
+}
+
+#[tokio::test]
+async fn the_audit_trail_is_kept_as_long_as_the_settings_say() {
+    let world = World::new();
+    let entries = |n: u64| -> Vec<audit::Entry> {
+        let id = || bulkhead::mail::MessageId::new(world.clock.now(), &bulkhead::adapters::clock::MachineRandom);
+        (0..n).map(|_| audit::Entry::new(id(), "cli:root", "tenant pause")).collect()
+    };
+    audit::append_all(&*world.store, &entries(250)).await.unwrap();
+    world.clock.pass(9 * DAY);
+    audit::append_all(&*world.store, &entries(3)).await.unwrap();
+    let janitor = world.janitor().keeping_audit(10);
+    assert_eq!(janitor.sweep().await.unwrap().audit, 0);
+    world.clock.pass(2 * DAY);
+    assert_eq!(janitor.sweep().await.unwrap().audit, 250);
+    assert_eq!(janitor.sweep().await.unwrap().audit, 0);
+    world.clock.pass(400 * DAY - 2 * DAY);
+    assert_eq!(world.janitor().sweep().await.unwrap().audit, 0, "400 days by default");
+    world.clock.pass(1);
+    assert_eq!(world.janitor().sweep().await.unwrap().audit, 3);
 }
 
 #[tokio::test]

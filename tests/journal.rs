@@ -16,7 +16,7 @@ use std::time::Duration;
 use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::log::{Format, Lines, Output};
 use bulkhead::event::kind::{BounceType, Event, Fate, Form, Mail, Recipient};
-use bulkhead::journal::{self, Addresses, Blame, Owner, Verdict};
+use bulkhead::journal::{self, Addresses, Blame, Owner, Told, Verdict};
 use bulkhead::mail::{Login, Mailbox, MessageId, ReversePath, SessionId, StreamId, TenantId, Username};
 use bulkhead::outbox::{Cause, Entry, Manifest, Progress};
 use bulkhead::smtp::reply::Refusal;
@@ -99,6 +99,7 @@ impl Scene {
         self.tell_of_held_mail();
         self.tell_of_the_outbox();
         self.tell_of_standings();
+        self.tell_of_announcements();
         self.tell_of_events();
     }
 
@@ -286,6 +287,22 @@ impl Scene {
         journal::account_clear();
         journal::standings("paused", 1);
         journal::account_rates("24h", 0.01, 0.0001);
+    }
+
+    fn tell_of_announcements(&self) {
+        let (text, took) = (&self.text, Duration::from_millis(12));
+        for (tenant, stream) in [(Some(&self.login.tenant), Some(&self.stream)), (None, None)] {
+            let told = Told { id: self.message, kind: "stream_paused", tenant, stream };
+            journal::announcement_mailed(told, "contact", self.message, &self.recipients[0]);
+            journal::announcement_lost(told, "operator", text);
+            journal::webhook_delivered(told, 2, took);
+            journal::webhook_failed(told, 1, text, Duration::from_secs(5), took);
+            journal::webhook_disabled(told);
+        }
+        journal::announcement_deferred(3, text, Duration::from_secs(60));
+        journal::webhook_enabled();
+        journal::announcements_pending(1);
+        journal::audit_failed(text, text, text);
     }
 
     fn tell_of_events(&self) {

@@ -3,7 +3,7 @@
 //! The same function stands behind the control socket and behind a command that opened the store
 //! itself. Promises: changes are made one at a time; each is committed, then the [`Directory`] that
 //! the message path reads is replaced, then the answer is given, so who has the answer can rely on
-//! it; each leaves a `changed` line with who and why. A secret is in the answer to `credential
+//! it; each leaves a `changed` line and entries of the audit trail, with who and why. A secret is in the answer to `credential
 //! issue` and `rotate` and nowhere else.
 //! Refuses: what names a tenant, stream or credential that is not there, with the nearest name that
 //! is. What can go wrong: [`CommandError`], each with what to do next.
@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use super::error::CommandError;
 use super::health::Health;
 use super::view::{
-    CredentialView, Discarded, HeldPage, HeldView, Issued, Retried, Revoked, Status, SuppressionView, TenantRow,
-    TenantView, Unsuppressed, Verified,
+    AuditPage, CredentialView, Discarded, HeldPage, HeldView, Issued, Retried, Revoked, Status, SuppressionView,
+    TenantRow, TenantView, Unsuppressed, Verified,
 };
-use super::{credentials, outbox, suppressions, tenants, verify};
+use super::{audit, credentials, outbox, suppressions, tenants, verify};
 use crate::ingest::Applier;
 use crate::journal;
 use crate::mail::{Mailbox, MessageId, StreamId, TenantId, Username};
@@ -30,6 +30,7 @@ use crate::outbox::{Cause, Lane, Outbox, Spool};
 use crate::policy::tenant::{Limits, SuppressionReason, Tenant};
 use crate::secret::Random;
 use crate::store::Store;
+use crate::store::audit::Place;
 use crate::store::directory::{Changing, Current, Fault};
 use crate::store::tenants::{Change, Declared};
 use crate::time::{Clock, Timestamp};
@@ -230,6 +231,15 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// Entries of the audit trail, newest first.
+    AuditList {
+        /// Only this tenant's.
+        tenant: Option<TenantId>,
+        /// Only those from this moment on.
+        since: Option<Timestamp>,
+        /// Only those behind this one.
+        after: Option<Place>,
+    },
     /// Checks a page of the store and of the outbox's files.
     StoreVerify {
         /// Where the page before ended.
@@ -336,6 +346,8 @@ pub enum Response {
     Retried(Retried),
     /// To `OutboxDiscard`.
     Discarded(Discarded),
+    /// To `AuditList`.
+    Audit(AuditPage),
     /// To `StoreVerify`.
     Verified(Verified),
 }
@@ -438,6 +450,16 @@ impl Desk {
         self
     }
 
+    /// Tells of a change that is in the store and in force: a line of the log, and entries of the audit
+    /// trail. That the trail could not be told undoes nothing; the log says so.
+    pub(super) async fn changed(&self, changed: Changed<'_>) {
+        journal::changed(changed.actor, changed.command, changed.tenant, changed.reason);
+        let entries = audit::entries(&changed, self.clock.now(), &*self.random);
+        if let Err(error) = crate::store::audit::append_all(&*self.store, &entries).await {
+            journal::audit_failed(changed.actor, changed.command, &error.to_string());
+        }
+    }
+
     /// Reads all tenants and credentials anew and puts them in force.
     pub(super) async fn reload(&self) -> Result<(), CommandError> {
         match crate::store::tenants::load(self.store.as_ref()).await {
@@ -448,6 +470,34 @@ impl Desk {
             }
             Err(error) => Err(CommandError::NotInForce { words: error.to_string() }),
         }
+    }
+}
+
+/// A change, as log and audit trail are told of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Changed<'a> {
+    /// Who.
+    pub(super) actor: &'a str,
+    /// By which command, with what it names.
+    pub(super) command: &'a str,
+    /// Whose.
+    pub(super) tenant: Option<&'a TenantId>,
+    /// Of which stream.
+    pub(super) stream: Option<&'a StreamId>,
+    /// Why, or what it came to.
+    pub(super) reason: &'a str,
+    /// How it was.
+    pub(super) before: &'a str,
+    /// How it is.
+    pub(super) after: &'a str,
+    /// What was changed of whom, where it was several things; each has an entry of its own.
+    pub(super) parts: &'a [(TenantId, String)],
+}
+
+impl<'a> Changed<'a> {
+    /// One that nothing more is known of yet.
+    pub(super) fn by(actor: &'a str, command: &'a str) -> Self {
+        Self { actor, command, ..Self::default() }
     }
 }
 
@@ -523,6 +573,7 @@ pub async fn perform(desk: &Desk, request: Request, actor: &str) -> Result<Respo
         Request::OutboxDiscard { selection, after, until, reason } => {
             outbox::discard(desk, selection, (after, until), &reason, actor).await
         }
+        Request::AuditList { tenant, since, after } => audit::list(desk, tenant, since, after).await,
         Request::StoreVerify { after } => verify::page(desk, after.as_deref()).await,
     }
 }
@@ -539,6 +590,7 @@ impl Request {
             | Self::SuppressionShow { .. }
             | Self::OutboxList { .. }
             | Self::OutboxShow { .. }
+            | Self::AuditList { .. }
             | Self::StoreVerify { .. } => false,
             Self::TenantPause { .. }
             | Self::TenantResume { .. }
@@ -610,6 +662,7 @@ async fn events_replay(
             deferred.push(line);
         }
     }
-    journal::changed(actor, "events replay", None, &format!("{source}: {taken} events taken"));
+    desk.changed(Changed { reason: &format!("{source}: {taken} events taken"), ..Changed::by(actor, "events replay") })
+        .await;
     Ok(Response::Replayed { taken, malformed, deferred })
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::journal;
 use crate::mail::{StreamId, TenantId, Username};
 use crate::secret::Random;
 use crate::store::If;
@@ -13,7 +12,7 @@ use crate::store::directory::Directory;
 use crate::store::tenants::{put_credential, remove_credential};
 use crate::time::Timestamp;
 
-use super::command::{Desk, PAGE, Response, nearest, reason};
+use super::command::{Changed, Desk, PAGE, Response, nearest, reason};
 use super::error::CommandError;
 use super::tenants::{check_stream, find};
 use super::view::{CredentialView, Issued, Revoked, ShownOnce};
@@ -66,7 +65,7 @@ pub(super) async fn issue(desk: &Desk, wish: Wish, why: &str, actor: &str) -> Re
     put_credential(desk.store.as_ref(), &credential, if damaged { If::Any } else { If::Absent }).await?;
     desk.reload().await?;
     let command = format!("credential issue {}", credential.username);
-    journal::changed(actor, &command, Some(&credential.tenant), &reason(why, ""));
+    changed(desk, &credential, (None, Some(&credential)), &command, why, actor).await;
     Ok(Response::Issued(Issued {
         credential: CredentialView::of(&credential, now),
         secret: ShownOnce(String::from_utf8_lossy(secret.expose()).into_owned()),
@@ -95,7 +94,7 @@ pub(super) async fn revoke(desk: &Desk, username: &Username, why: &str, actor: &
     remove_credential(desk.store.as_ref(), username).await?;
     desk.reload().await?;
     let command = format!("credential revoke {username}");
-    journal::changed(actor, &command, Some(&credential.tenant), &reason(why, ""));
+    changed(desk, &credential, (Some(&credential), None), &command, why, actor).await;
     Ok(Response::Revoked(Revoked {
         credential: CredentialView::of(&credential, desk.clock.now()),
         warning: of_file(&credential).then(|| revoked_beside_the_file(username)),
@@ -111,7 +110,8 @@ pub(super) async fn rotate(
 ) -> Result<Response, CommandError> {
     let now = desk.clock.now();
     let ends = now.plus(Duration::from_secs(overlap_seconds));
-    let mut credential = known(&desk.directory.load(), username)?;
+    let before = known(&desk.directory.load(), username)?;
+    let mut credential = before.clone();
     let secret = new_secret(desk.random.as_ref());
     // The newest that lives stays for the overlap; who had only the one before it has had their time.
     let old = credential.live_secrets(now).next().cloned();
@@ -127,13 +127,46 @@ pub(super) async fn rotate(
     put_credential(desk.store.as_ref(), &credential, If::Any).await?;
     desk.reload().await?;
     let command = format!("credential rotate {username}");
-    journal::changed(actor, &command, Some(&credential.tenant), &reason(why, ""));
+    changed(desk, &credential, (Some(&before), Some(&credential)), &command, why, actor).await;
     Ok(Response::Issued(Issued {
         credential: CredentialView::of(&credential, now),
         secret: ShownOnce(String::from_utf8_lossy(secret.expose()).into_owned()),
         old_secret_ends,
         warning: of_file(&credential).then(|| rotated_beside_the_file(username, &SecretHash::of(&secret))),
     }))
+}
+
+/// Tells of a change of a credential: how it was, and how it is.
+async fn changed(
+    desk: &Desk,
+    credential: &Credential,
+    (before, after): (Option<&Credential>, Option<&Credential>),
+    command: &str,
+    why: &str,
+    actor: &str,
+) {
+    let now = desk.clock.now();
+    let words = |credential: Option<&Credential>| credential.map(|one| shape(one, now)).unwrap_or_default();
+    desk.changed(Changed {
+        tenant: Some(&credential.tenant),
+        stream: credential.stream.as_ref(),
+        reason: &reason(why, ""),
+        before: &words(before),
+        after: &words(after),
+        ..Changed::by(actor, command)
+    })
+    .await;
+}
+
+/// A credential for the audit trail, but for its secrets, of which there is only the number.
+fn shape(credential: &Credential, now: Timestamp) -> String {
+    let mut words = vec![format!("live secrets {}", credential.live_secrets(now).count())];
+    words.extend(credential.expires.map(|at| format!("until {}", at.rfc3339())));
+    if !credential.from_ip.is_empty() {
+        let networks: Vec<String> = credential.from_ip.iter().map(ToString::to_string).collect();
+        words.push(format!("from {}", networks.join(" ")));
+    }
+    words.join(", ")
 }
 
 /// Whether the tenants file declares it, and so puts it back whenever it is applied.

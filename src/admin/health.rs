@@ -158,6 +158,7 @@ impl Metrics {
 const BUCKETS: &[(&str, &[f64])] = &[
     ("bulkhead_ses_call_seconds", &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
     ("bulkhead_message_seconds", &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
+    ("bulkhead_webhook_seconds", &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
     ("bulkhead_store_commit_seconds", &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
     ("bulkhead_outbox_held_seconds", &[1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 172800.0]),
     ("bulkhead_event_lag_seconds", &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0]),
@@ -195,6 +196,8 @@ const COUNTERS: &[(&str, &str)] = &[
         "bulkhead_messages_would_be_stopped_total",
         "Messages that passed because the standing against them is only told of",
     ),
+    ("bulkhead_announcements_told_total", "Announcements that somebody was told of, by kind and by whom"),
+    ("bulkhead_announcements_lost_total", "Announcements that somebody will not be told of, by kind and by whom"),
 ];
 
 const GAUGES: &[(&str, &str)] = &[
@@ -212,6 +215,8 @@ const GAUGES: &[(&str, &str)] = &[
     ("bulkhead_account_bounce_rate", "Permanent bounces of all recipients that SES took, 0 to 1, by window"),
     ("bulkhead_account_complaint_rate", "Complaints of all recipients that SES took, 0 to 1, by window"),
     ("bulkhead_send_rate", "Recipients a second that SES takes, as it says"),
+    ("bulkhead_announcements_pending", "Announcements that somebody is still to be told of"),
+    ("bulkhead_webhook_enabled", "1 while announcements are offered to the webhook, 0 once it has answered 410"),
 ];
 
 const HISTOGRAMS: &[(&str, &str)] = &[
@@ -219,6 +224,7 @@ const HISTOGRAMS: &[(&str, &str)] = &[
     ("bulkhead_message_seconds", "Time from the end of the data to the reply, by outcome"),
     ("bulkhead_store_commit_seconds", "Time of one durable commit"),
     ("bulkhead_outbox_held_seconds", "Time from a held message's data to its end"),
+    ("bulkhead_webhook_seconds", "Time of one POST to the webhook, by outcome"),
     ("bulkhead_event_lag_seconds", "Time from what an event tells to its being applied"),
 ];
 

@@ -5,6 +5,7 @@
 //! function itself when it does not. [`view`] is what is shown, [`listfile`] how suppression lists
 //! are written in files, [`health`] what load balancers and Prometheus read.
 
+mod audit;
 pub mod command;
 pub mod control;
 mod credentials;

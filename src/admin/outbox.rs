@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::command::{CHUNK, Desk, PAGE, Response, Selection, nearest, reason};
+use super::command::{CHUNK, Changed, Desk, PAGE, Response, Selection, nearest, reason};
 use super::error::CommandError;
 use super::view::{BehindView, Discarded, HeldPage, HeldRow, HeldView, LeftAlone, Retried};
 use crate::journal;
@@ -206,6 +206,17 @@ impl Selected {
         self.filter.as_ref()?.tenant.as_ref()
     }
 
+    /// Tells log and audit trail of what was done.
+    async fn told(&self, desk: &Desk, actor: &str, command: &str, count: usize, why: &str) {
+        let changed = Changed {
+            tenant: self.tenant(),
+            stream: self.filter.as_ref().and_then(|filter| filter.stream.as_ref()),
+            reason: &self.words(count, why),
+            ..Changed::by(actor, command)
+        };
+        desk.changed(changed).await;
+    }
+
     /// For the log: how many were meant by what, and why.
     fn words(&self, count: usize, why: &str) -> String {
         let which = match (&self.filter, self.ids.as_slice()) {
@@ -292,7 +303,7 @@ pub(super) async fn retry(
     .await;
     // Told even if it failed half way: what is ready, is ready.
     if !done.is_empty() {
-        journal::changed(actor, "outbox retry", selected.tenant(), &selected.words(done.len(), ""));
+        selected.told(desk, actor, "outbox retry", done.len(), "").await;
     }
     match failed {
         Some(error) => Err(error),
@@ -323,7 +334,7 @@ pub(super) async fn discard(
     .await;
     // Told even if it failed half way: what is gone, is gone.
     if !done.is_empty() {
-        journal::changed(actor, "outbox discard", selected.tenant(), &selected.words(done.len(), &why));
+        selected.told(desk, actor, "outbox discard", done.len(), &why).await;
     }
     match failed {
         Some(error) => Err(error),

@@ -10,9 +10,9 @@ use crate::policy::tenant::{Suppression, SuppressionReason};
 use crate::store::suppressions::{self as entries, ChangeError, RemoveError};
 use crate::time::Timestamp;
 
-use super::command::{CHUNK, Desk, PAGE, Response, reason};
+use super::command::{CHUNK, Changed, Desk, PAGE, Response, reason};
 use super::error::CommandError;
-use super::listfile::Entry;
+use super::listfile::{self, Entry};
 use super::tenants::find;
 use super::view::{SuppressionView, Unsuppressed};
 
@@ -58,7 +58,13 @@ pub(super) async fn add(
     }
     let entry = Suppression { reason: kind, origin: reason(why, "cli"), at: now, expires, actor: actor.into() };
     entries::add(desk.store.as_ref(), tenant, address, &entry).await?;
-    journal::changed(actor, "suppression add", Some(tenant), &about(address, why));
+    desk.changed(Changed {
+        tenant: Some(tenant),
+        reason: &about(address, why),
+        after: listfile::word(kind),
+        ..Changed::by(actor, "suppression add")
+    })
+    .await;
     show(desk, tenant, address).await
 }
 
@@ -78,7 +84,15 @@ pub(super) async fn remove(
             RemoveError::Read(error) => error.into(),
             RemoveError::Commit(error) => error.into(),
         })?;
-    journal::changed(actor, "suppression remove", Some(tenant), &about(address, why));
+    let gone: Vec<&str> = removed.gone.iter().map(|entry| listfile::word(entry.reason)).collect();
+    desk.changed(Changed {
+        tenant: Some(tenant),
+        reason: &about(address, why),
+        before: &gone.join(", "),
+        after: removed.stays.as_ref().map(|entry| listfile::word(entry.reason)).unwrap_or_default(),
+        ..Changed::by(actor, "suppression remove")
+    })
+    .await;
     Ok(Response::Unsuppressed(Unsuppressed {
         removed: views(desk, address, &removed.gone),
         stays: removed.stays.map(|entry| SuppressionView::of(address.folded(), &entry, desk.clock.now())),
@@ -131,7 +145,9 @@ pub(super) async fn import(
     }
     // Told even if it failed half way: what is in, is in, and the same file may be imported again.
     if count > 0 {
-        journal::changed(actor, "suppression import", Some(tenant), &format!("{source}: {added} added, {kept} kept"));
+        let what = format!("{source}: {added} added, {kept} kept");
+        let changed = Changed { tenant: Some(tenant), reason: &what, ..Changed::by(actor, "suppression import") };
+        desk.changed(changed).await;
     }
     match failed {
         Some(error) => Err(error),

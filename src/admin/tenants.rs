@@ -1,6 +1,5 @@
 //! Commands on tenants and streams.
 
-use crate::journal;
 use crate::mail::{StreamId, TenantId};
 use crate::policy::tenant::{Limits, Pause, Tenant};
 use crate::store::counters::{self, Counts};
@@ -8,7 +7,7 @@ use crate::store::directory::Directory;
 use crate::store::tenants::{self, Declared, DeclaredTenant};
 use crate::time::Hour;
 
-use super::command::{Desk, PAGE, Response, nearest, reason};
+use super::command::{Changed, Desk, PAGE, Response, nearest, reason};
 use super::error::CommandError;
 use super::view::{CredentialView, StreamView, TenantRow, TenantView};
 
@@ -76,12 +75,25 @@ pub(super) async fn pause(
     why: &str,
     actor: &str,
 ) -> Result<Response, CommandError> {
-    check_stream(find(&desk.directory.load(), id)?, stream)?;
+    let before = {
+        let directory = desk.directory.load();
+        let tenant = find(&directory, id)?;
+        check_stream(tenant, stream)?;
+        standing(pause_of(tenant, stream))
+    };
     let why = reason(why, "paused by the operator");
     let pause = Pause { at: desk.clock.now(), actor: actor.into(), reason: why.clone() };
     tenants::pause(desk.store.as_ref(), id, stream, &pause).await?;
     desk.reload().await?;
-    journal::changed(actor, &on_stream("tenant pause", stream), Some(id), &why);
+    desk.changed(Changed {
+        tenant: Some(id),
+        stream,
+        reason: &why,
+        before: &before,
+        after: &standing(Some(&pause)),
+        ..Changed::by(actor, &on_stream("tenant pause", stream))
+    })
+    .await;
     show(desk, id).await
 }
 
@@ -102,6 +114,7 @@ pub(super) async fn resume(
             tenant.pause.is_some() || tenant.standing.brake.is_some() || braked
         }
     };
+    let before = standing(pause_of(tenant, stream));
     if !restrained {
         let what = stream.map_or_else(|| format!("tenant {id}"), |stream| format!("stream {stream} of tenant {id}"));
         return Err(CommandError::NotPaused { what });
@@ -109,7 +122,15 @@ pub(super) async fn resume(
     tenants::resume(desk.store.as_ref(), tenant, stream, desk.clock.now()).await?;
     desk.reload().await?;
     desk.resumed(tenant, stream);
-    journal::changed(actor, &on_stream("tenant resume", stream), Some(id), &reason(why, ""));
+    desk.changed(Changed {
+        tenant: Some(id),
+        stream,
+        reason: &reason(why, ""),
+        before: &before,
+        after: &standing(None),
+        ..Changed::by(actor, &on_stream("tenant resume", stream))
+    })
+    .await;
     show(desk, id).await
 }
 
@@ -129,8 +150,10 @@ pub(super) async fn limits(
         Some(stream) => &mut stream.limits,
         None => &mut tenant.limits,
     };
+    let before = limit_words(limits);
     *limits = merged(if reset { Limits::default() } else { *limits }, wanted);
     check_limits(limits)?;
+    let after = limit_words(limits);
     // The same way as a tenants file, so that there is one way to write a tenant. Its senders and
     // streams are the ones it has: without prune nothing else changes.
     let declared = Declared { tenants: vec![DeclaredTenant { tenant, credentials: Vec::new() }] };
@@ -138,7 +161,15 @@ pub(super) async fn limits(
     tenants::apply(desk.store.as_ref(), &changes).await?;
     desk.reload().await?;
     let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    journal::changed(actor, &on_stream("tenant limits", stream), Some(id), &reason(why, &words.join("; ")));
+    desk.changed(Changed {
+        tenant: Some(id),
+        stream,
+        reason: &reason(why, &words.join("; ")),
+        before: &before,
+        after: &after,
+        ..Changed::by(actor, &on_stream("tenant limits", stream))
+    })
+    .await;
     show(desk, id).await
 }
 
@@ -158,7 +189,10 @@ pub(super) async fn apply(
         desk.reload().await?;
         applied?;
         let command = if prune { "apply --prune" } else { "apply" };
-        journal::changed(actor, command, None, &format!("{source}: {} changes", changes.len()));
+        let parts: Vec<_> =
+            changes.iter().zip(&words).map(|(change, words)| (change.tenant().clone(), words.clone())).collect();
+        let why = format!("{source}: {} changes", changes.len());
+        desk.changed(Changed { reason: &why, parts: &parts, ..Changed::by(actor, command) }).await;
     }
     Ok(Response::Applied { changes, words, dry_run })
 }
@@ -170,6 +204,35 @@ fn differences(current: &Directory, wanted: &Declared, prune: bool) -> Result<Ve
 
 fn on_stream(command: &str, stream: Option<&StreamId>) -> String {
     stream.map_or_else(|| command.to_owned(), |stream| format!("{command} --stream {stream}"))
+}
+
+fn pause_of<'a>(tenant: &'a Tenant, stream: Option<&StreamId>) -> Option<&'a Pause> {
+    match stream {
+        None => tenant.pause.as_ref(),
+        Some(stream) => tenant.streams.get(stream)?.pause.as_ref(),
+    }
+}
+
+/// For the audit trail.
+fn standing(pause: Option<&Pause>) -> String {
+    match pause {
+        None => "sending".into(),
+        Some(pause) => format!("paused since {} by {}: {}", pause.at.rfc3339(), pause.actor, pause.reason),
+    }
+}
+
+/// For the audit trail.
+fn limit_words(limits: &Limits) -> String {
+    let Limits { warn_bounce, warn_complaint, pause_bounce, pause_complaint } = limits;
+    let named = [
+        ("warn_bounce", warn_bounce),
+        ("warn_complaint", warn_complaint),
+        ("pause_bounce", pause_bounce),
+        ("pause_complaint", pause_complaint),
+    ];
+    let own: Vec<String> =
+        named.into_iter().filter_map(|(name, rate)| Some(format!("{name} {}", rate.as_ref()?))).collect();
+    if own.is_empty() { "its kind's".into() } else { own.join(", ") }
 }
 
 fn merged(old: Limits, new: &Limits) -> Limits {

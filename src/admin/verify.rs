@@ -75,6 +75,8 @@ fn of_record(key: &str) -> &'static str {
         }
         "pause" => "`bulkhead tenant resume` ends the pause, which holds until then",
         "suppression" => "put the entry on the list anew with `bulkhead suppression add`",
+        "audit" => "none is needed: what one command did is no longer known but from the log",
+        "announce" => "none is needed: somebody may not be told of something that the audit trail has",
         "counter" => "none is needed: the counts of one hour are lost",
         "event" | "eventid" => "none is needed: an event that SES tells again may be applied twice",
         "outbox" => "it is another node's: check there, with that node's settings",

@@ -10,6 +10,7 @@ use crate::outbox::{Entry, Manifest, Mark, Progress, Slot, Wait};
 use crate::policy::tenant::{
     FanOut, Handoff, Limits, Pause, PausedReply, Stream, StreamKind, Suppression, SuppressionReason, Tenant, Warmup,
 };
+use crate::store::audit::{self, Place};
 use crate::store::counters::Counts;
 use crate::store::credential::{Credential, Origin, SecretHash};
 use crate::time::Timestamp;
@@ -416,6 +417,39 @@ pub struct Verified {
     pub next: Option<String>,
 }
 
+/// A part of the audit trail.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct AuditPage {
+    /// Entries, newest first.
+    pub rows: Vec<AuditView>,
+    /// What to go on after, if there may be more.
+    pub next: Option<Place>,
+}
+
+/// An entry of the audit trail.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct AuditView {
+    /// When.
+    pub at: String,
+    /// Who.
+    pub actor: String,
+    /// What was done.
+    pub what: String,
+    /// Whose.
+    pub tenant: Option<TenantId>,
+    /// Of which stream.
+    pub stream: Option<StreamId>,
+    /// Why; empty where nobody said.
+    pub reason: String,
+    /// How it was.
+    pub before: String,
+    /// How it is.
+    pub after: String,
+    /// What is wrong with it, where it cannot be read; nothing else is known then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
 /// Something that is wrong in the store or the outbox.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FaultView {
@@ -539,6 +573,14 @@ impl SuppressionView {
             actor: entry.actor.clone(),
             stands: entry.stands(now),
         }
+    }
+}
+
+impl AuditView {
+    /// An entry as it is shown.
+    pub fn of(entry: audit::Entry) -> Self {
+        let audit::Entry { id: _, at, actor, what, tenant, stream, reason, before, after } = entry;
+        Self { at: at.rfc3339(), actor, what, tenant, stream, reason, before, after, fault: None }
     }
 }
 

@@ -7,8 +7,21 @@
 //! them; what a crash left is taken up at the next start. So nobody is told of what was not
 //! committed, and what was committed is told.
 //!
+//! - [`allowance`]: how many mails a recipient gets in an hour
+//! - [`schedule`]: when which announcement is offered to the webhook
+//!
+//! these are pure machines;
+//!
+//! - [`letter`]: what a mail says
+//! - [`webhook`]: what the webhook gets, and how it is signed
+//!
 //! Promises: a row fits the store whatever it is told. Refuses: nothing.
 //! What can go wrong: a damaged row; it is told of and left to `store verify`.
+
+pub mod allowance;
+pub mod letter;
+pub mod schedule;
+pub mod webhook;
 
 use serde::{Deserialize, Serialize};
 

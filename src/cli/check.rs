@@ -18,6 +18,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
         Ok(settings) => {
             notes.extend(settings.notes());
             problems.extend(settings.certificate_problems());
+            problems.extend(settings.webhook_signer().err());
             if problems.is_empty() && settings.needs_certificate() {
                 problems.extend(pair_problem(&settings));
             }

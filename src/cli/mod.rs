@@ -2,9 +2,10 @@
 //!
 //! Promises: exit 0 when it was done, 1 when it failed, 64 when it was typed wrongly, 78 when the
 //! settings or the tenants file are wrong. Answers on standard output, remarks and errors on
-//! standard error, no colours. Commands on tenants, credentials, suppressions and held messages go to
-//! the relay that runs with the data folder, else to the store itself.
+//! standard error, no colours. Commands on tenants, credentials, suppressions, held messages and
+//! the audit trail go to the relay that runs with the data folder, else to the store itself.
 
+mod audit;
 mod check;
 mod credential;
 mod demo;
@@ -80,6 +81,9 @@ enum Command {
     /// Look at held messages, try them now, give them up
     #[command(subcommand)]
     Outbox(outbox::Outbox),
+    /// Look at who changed what, when and why
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Check the store and the outbox's files, and make the outbox's rows anew
     #[command(subcommand)]
     Store(store::Store),
@@ -152,6 +156,7 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Credential(credential) => credential.run(context),
         Command::Suppression(suppression) => suppression.run(context),
         Command::Outbox(outbox) => outbox.run(context),
+        Command::Audit(audit) => audit.run(context),
         Command::Store(store) => store.run(context),
         Command::SendTest(send_test) => send_test.run(context),
         Command::Events(events) => events.run(context),

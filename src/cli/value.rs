@@ -26,6 +26,15 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
         .ok_or_else(|| "write a time from now as 30d or 24h, or a moment as 2027-01-01 or 2027-01-01T12:00:00Z".into())
 }
 
+/// A moment that has passed: `2026-01-01`, `2026-01-01T12:00:00Z`, or so long ago as [`duration`] has it.
+pub(super) fn past(text: &str) -> Result<Timestamp, String> {
+    let text = text.trim();
+    Timestamp::parse_rfc3339(text)
+        .or_else(|| Timestamp::parse_rfc3339(&format!("{text}T00:00:00Z")))
+        .or_else(|| Some(crate::adapters::clock::MachineClock.now().minus(duration(text).ok()?)))
+        .ok_or_else(|| "write a time back as 30d or 24h, or a moment as 2026-01-01 or 2026-01-01T12:00:00Z".into())
+}
+
 /// `name@domain`.
 pub(super) fn mailbox(text: &str) -> Result<Mailbox, String> {
     Mailbox::parse(text.trim().as_bytes()).map_err(|error| error.to_string())
@@ -81,6 +90,14 @@ mod tests {
         for text in ["", "30", "soon", "-5m"] {
             assert!(duration(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_past_is_dates_or_so_long_ago() {
+        assert_eq!(past("2026-01-01").unwrap().rfc3339(), "2026-01-01T00:00:00.000Z");
+        assert!(past("30d").unwrap() < past("29d").unwrap());
+        assert!(past("0s").unwrap() <= crate::adapters::clock::MachineClock.now());
+        assert!(past("soon").is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whether settings fit each other, and the files and addresses they name.
 //!
 //! [`together`] is part of every reading and looks at nothing but the settings. What needs the disk
-//! ([`Settings::certificate_problems`]) or is no fault ([`Settings::notes`], [`Settings::notes_on`]) is asked for by whoever
+//! ([`Settings::certificate_problems`], [`Settings::webhook_signer`]) or is no fault ([`Settings::notes`], [`Settings::notes_on`]) is asked for by whoever
 //! is about to use them.
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,11 +10,15 @@ use std::path::Path;
 use super::file::Document;
 use super::problem::{Fault, Note, Problem};
 use super::{Listener, Settings, Tls};
+use crate::announce::webhook::Signer;
 use crate::mail::{StreamId, TenantId};
 use crate::policy::reputation::Offence;
 use crate::policy::tenant::Tenant;
+use crate::secret::Secret;
 use crate::store::tenants::Declared;
 
+/// As much of the file of a secret as is read: more than a secret has.
+const SECRET_BYTES: usize = 1024;
 /// Largest PEM file that is looked at.
 const PEM_BYTES: u64 = 1024 * 1024;
 
@@ -193,7 +197,7 @@ fn outbox(check: &Check<'_>, settings: &Settings) {
     }
 }
 
-/// Whose mail it is and by which set it goes: one without the other sends nothing.
+/// A warning that comes after its pause warns nobody.
 fn reputation(check: &Check<'_>, settings: &Settings) {
     let rules = &settings.reputation.rules;
     for (kind, lines) in
@@ -213,15 +217,44 @@ fn reputation(check: &Check<'_>, settings: &Settings) {
     }
 }
 
+/// Whose mail it is and by which set it goes, where the webhook is and what signs for it: one without
+/// the other sends nothing.
 fn notify(check: &Check<'_>, settings: &Settings) {
-    let pair = ["notify.from", "notify.configuration_set"];
-    let [from, set] = pair;
-    let (key, other) = match (&settings.notify.from, &settings.notify.configuration_set) {
-        (Some(_), Some(_)) | (None, None) => return,
-        (Some(_), None) => (from, set),
-        (None, Some(_)) => (set, from),
-    };
-    check.fault(&[key, other], format!("is set without {other}, so no notice could be sent"), "set both, or neither");
+    let notify = &settings.notify;
+    let pairs = [
+        (
+            ("notify.from", notify.from.is_some()),
+            ("notify.configuration_set", notify.configuration_set.is_some()),
+            "no notice could be sent",
+        ),
+        (
+            ("notify.webhook_url", notify.webhook_url.is_some()),
+            ("notify.webhook_secret_file", notify.webhook_secret_file.is_some()),
+            "nothing could be posted",
+        ),
+    ];
+    for ((one, has_one), (two, has_two), so) in pairs {
+        let (key, other) = match (has_one, has_two) {
+            (true, true) | (false, false) => continue,
+            (true, false) => (one, two),
+            (false, true) => (two, one),
+        };
+        check.fault(&[key, other], format!("is set without {other}, so {so}"), "set both, or neither");
+    }
+    if notify.operator.is_some() && notify.from.is_none() && notify.configuration_set.is_none() {
+        check.fault(
+            &["notify.operator", "notify.from"],
+            "is set without notify.from, so nobody could write to it".into(),
+            "set notify.from and notify.configuration_set, or leave it out",
+        );
+    }
+    if notify.webhook_url.as_deref().is_some_and(|url| !url.starts_with("https://")) && !notify.webhook_private {
+        check.fault(
+            &["notify.webhook_url", "notify.webhook_private"],
+            "is not https://, so what is posted would cross the network unprotected".into(),
+            "use https://, or set webhook_private = true",
+        );
+    }
 }
 
 impl Settings {
@@ -244,6 +277,20 @@ impl Settings {
             .collect()
     }
 
+    /// What signs for the webhook, out of its file; `None`: there is no webhook. The problem says nothing
+    /// of what the file holds.
+    pub fn webhook_signer(&self) -> Result<Option<Signer>, Problem> {
+        const KEY: &str = "notify.webhook_secret_file";
+        let Some(path) = &self.notify.webhook_secret_file else { return Ok(None) };
+        let fault = |what: String| {
+            let cure =
+                "put whsec_ and the base64 of 24 to 64 random octets there, as `openssl rand -base64 32` makes them";
+            self.place(KEY).problem(KEY, Fault::new(format!("names {}, which {what}", path.display()), cure))
+        };
+        let text = read_secret(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+        Signer::parse(text.expose()).map(Some).map_err(|error| fault(error.to_string()))
+    }
+
     /// What there is to know about settings that can be used as they are. Looks at the data folder
     /// and the private key's permissions.
     pub fn notes(&self) -> Vec<Note> {
@@ -264,6 +311,10 @@ impl Settings {
         if self.needs_certificate() && open_to_others(&self.tls.private_key_file) {
             let file = self.tls.private_key_file.display();
             note("tls.private_key_file", format!("can be read by others than its owner; run chmod 600 {file}"));
+        }
+        if let Some(file) = self.notify.webhook_secret_file.as_ref().filter(|file| open_to_others(file)) {
+            let file = file.display();
+            note("notify.webhook_secret_file", format!("can be read by others than its owner; run chmod 600 {file}"));
         }
         for (number, listener) in self.listeners.iter().enumerate() {
             for (name, what) in listener_notes(listener) {
@@ -319,6 +370,14 @@ impl Settings {
         notes.sort();
         notes
     }
+}
+
+/// A file that is as short as a secret.
+fn read_secret(path: &Path) -> std::io::Result<Secret> {
+    use std::io::Read as _;
+    let mut octets = Vec::with_capacity(SECRET_BYTES);
+    std::fs::File::open(path)?.take(SECRET_BYTES as u64).read_to_end(&mut octets)?;
+    Ok(Secret::new(octets))
 }
 
 fn listener_notes(listener: &Listener) -> Vec<(&'static str, String)> {

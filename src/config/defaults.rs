@@ -137,9 +137,16 @@ mod tests {
                 (_, "proxy_protocol") => Some(("BULKHEAD_LISTENER__0__TRUSTED_PROXIES", "[\"192.0.2.0/24\"]")),
                 ("notify", "from") => Some(("BULKHEAD_NOTIFY__CONFIGURATION_SET", "beside")),
                 ("notify", "configuration_set") => Some(("BULKHEAD_NOTIFY__FROM", "beside@example.com")),
+                ("notify", "webhook_url") => Some(("BULKHEAD_NOTIFY__WEBHOOK_SECRET_FILE", "beside")),
+                ("notify", "webhook_secret_file") => Some(("BULKHEAD_NOTIFY__WEBHOOK_URL", "https://beside.example/")),
                 _ => None,
             };
-            let beside = beside.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let mut beside: Vec<_> =
+                beside.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            if (entry.chapter, entry.key) == ("notify", "operator") {
+                beside.push(("BULKHEAD_NOTIFY__FROM".into(), "told@example.com".into()));
+                beside.push(("BULKHEAD_NOTIFY__CONFIGURATION_SET".into(), "told".into()));
+            }
             let settings = load(None, [(name.clone(), value.clone())].into_iter().chain(beside));
             let settings = settings.unwrap_or_else(|problems| panic!("{name}={value}: {problems:?}"));
             assert!(!outcomes.contains(&settings), "{name}={value} does what another setting does, or nothing");
@@ -191,7 +198,7 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_sentence_and_numbers_have_units() {
-        let units = ["_bytes", "_seconds", "_hours", "_days", "_second", "_unauthenticated", "_bounces", "_complaints"];
+        let units = ["_bytes", "_seconds", "_hours", "days", "_second", "_unauthenticated", "_bounces", "_complaints"];
         let counts = [
             "header_fields",
             "recipients",
@@ -222,6 +229,7 @@ mod tests {
             "least_bounces",
             "least_complaints",
             "account_least_recipients",
+            "mails_per_hour",
         ];
         for entry in catalogue() {
             assert!(entry.sentence.len() > 10 && entry.sentence.ends_with('.'), "{}.{}", entry.chapter, entry.key);

@@ -2,7 +2,7 @@
 //!
 //! Every field is named here; the compiler tells of one that is not.
 
-use super::{Admin, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings};
+use super::{Admin, Audit, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings};
 
 macro_rules! differing {
     ($old:expr, $new:expr, $group:ident, $section:literal, $($key:ident),+ $(,)?) => {{
@@ -130,6 +130,7 @@ impl Settings {
             aws,
             outbox,
             notify,
+            audit,
             events,
             reputation: _,
             admin,
@@ -190,7 +191,21 @@ impl Settings {
             max_age_bulk_hours,
             max_age_marketing_hours,
         );
-        let notify = differing!(notify, new.notify, Notify, "notify.", from, configuration_set);
+        let notify = differing!(
+            notify,
+            new.notify,
+            Notify,
+            "notify.",
+            from,
+            configuration_set,
+            operator,
+            mails_per_hour,
+            webhook_url,
+            webhook_secret_file,
+            webhook_seconds,
+            webhook_private,
+        );
+        let audit = differing!(audit, new.audit, Audit, "audit.", days);
         let events = differing!(
             events,
             new.events,
@@ -205,6 +220,14 @@ impl Settings {
         let admin = differing!(admin, new.admin, Admin, "admin.", address, allow_insecure);
         let log = differing!(log, new.log, Log, "log.", format, recipients, level);
         let top = top.into_iter().filter_map(|(key, differs)| differs.then_some(key));
-        top.chain(tls).chain(aws).chain(outbox).chain(notify).chain(events).chain(admin).chain(log).collect()
+        top.chain(tls)
+            .chain(aws)
+            .chain(outbox)
+            .chain(notify)
+            .chain(audit)
+            .chain(events)
+            .chain(admin)
+            .chain(log)
+            .collect()
     }
 }

@@ -146,12 +146,26 @@ pub struct Outbox {
     pub max_age_marketing_hours: Duration,
 }
 
-/// The relay's own mail. Fields are the keys of `[notify]`; both are there, or neither.
+/// The relay's own mail and its webhook. Fields are the keys of `[notify]`; of sender and configuration
+/// set both are there, or neither, and so of the webhook's URL and secret.
 #[derive(Clone, PartialEq, Debug)]
 #[expect(missing_docs, reason = "each has its sentence where it is read")]
 pub struct Notify {
     pub from: Option<Mailbox>,
     pub configuration_set: Option<ConfigurationSet>,
+    pub operator: Option<Mailbox>,
+    pub mails_per_hour: usize,
+    pub webhook_url: Option<String>,
+    pub webhook_secret_file: Option<PathBuf>,
+    pub webhook_seconds: Duration,
+    pub webhook_private: bool,
+}
+
+/// The audit trail. Fields are the keys of `[audit]`.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Audit {
+    pub days: usize,
 }
 
 /// SES's events. Fields are the keys of `[events]`.
@@ -485,9 +499,43 @@ impl Notify {
                 |text| value::id(text, ConfigurationSet::parse),
                 "SES configuration set of the relay's own mail, apart from every stream's. Needs from.",
             ),
+            operator: section.optional(
+                "operator",
+                "ops@example.com",
+                value::mailbox,
+                "Mailbox that is told of every brake, pause and alarm, over all tenants and the account. Needs from.",
+            ),
+            mails_per_hour: section.whole("mails_per_hour", 10, 1..=1_000,
+                "Mails about such that a recipient, operator or tenant's contact, gets in an hour at the most; what is over comes together in one."),
+            webhook_url: section.optional(
+                "webhook_url",
+                "https://hooks.example.com/bulkhead",
+                value::webhook,
+                "URL that the same is posted to, as JSON signed by Standard Webhooks. Needs webhook_secret_file.",
+            ),
+            webhook_secret_file: section.optional(
+                "webhook_secret_file",
+                "certs/webhook.secret",
+                value::path,
+                "File of the secret that signs it: whsec_ and the base64 of 24 to 64 octets. Needs webhook_url.",
+            ),
+            webhook_seconds: section.seconds("webhook_seconds", 10, 1..=60, "Time for one POST, to its answer."),
+            webhook_private: section.flag(
+                "webhook_private",
+                false,
+                "Allows a webhook_url that is not https://, or whose host has a private, loopback or otherwise special address.",
+            ),
         };
         section.end();
         notify
+    }
+}
+
+impl Audit {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let days = section.whole("days", 400, 1..=3_650, "Days for which an entry is kept.");
+        section.end();
+        Self { days }
     }
 }
 

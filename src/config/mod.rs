@@ -13,7 +13,8 @@
 //!
 //! What can go wrong: a file that cannot be read, that is not TOML (then its TOML faults are all
 //! that is told), or that means nothing usable. Whether certificates are where the settings say is
-//! [`Settings::certificate_problems`]'s to tell, since a sandbox needs none.
+//! [`Settings::certificate_problems`]'s to tell, since a sandbox needs none; and so with the webhook's
+//! secret ([`Settings::webhook_signer`]).
 
 mod check;
 mod defaults;
@@ -33,7 +34,7 @@ use std::path::{Path, PathBuf};
 pub use defaults::default_file;
 pub use file::OTHER_VARIABLES;
 pub use groups::{
-    Admin, Aws, CertificateFiles, Events, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log, Notify, Outbox,
+    Admin, Audit, Aws, CertificateFiles, Events, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log, Notify, Outbox,
     Reputation, Tls,
 };
 pub use problem::{Note, Place, Problem};
@@ -66,8 +67,10 @@ pub struct Settings {
     pub aws: Aws,
     /// Messages that are held until SES takes them.
     pub outbox: Outbox,
-    /// The relay's own mail.
+    /// The relay's own mail, and its webhook.
     pub notify: Notify,
+    /// The audit trail.
+    pub audit: Audit,
     /// Where SES's events come from.
     pub events: Events,
     /// When standing changes.
@@ -150,8 +153,9 @@ impl Settings {
         let outbox = Outbox::of(top.section("outbox", "Messages that are held until Amazon SES takes them."));
         let notify = Notify::of(top.section(
             "notify",
-            "The relay's own mail: notices of expired messages and delivery status notifications. Without it none are sent.",
+            "The relay's own mail: notices of expired messages, delivery status notifications, and what happens to a tenant's standing, which a webhook is told of as well. Without it none are sent.",
         ));
+        let audit = Audit::of(top.section("audit", "The audit trail: who changed what, when and why."));
         let events = Events::of(top.section("events", "SES's events: bounces, complaints, deliveries."));
         let reputation = Reputation::of(top.section(
             "reputation",
@@ -172,6 +176,7 @@ impl Settings {
             aws,
             outbox,
             notify,
+            audit,
             events,
             reputation,
             admin: admin?,

@@ -114,6 +114,12 @@ pub(super) fn url(text: &str) -> Result<String, Fault> {
     Ok(text.into())
 }
 
+/// The URL of a webhook. What is wrong with it is told without it, for its path may be a secret.
+pub(super) fn webhook(text: &str) -> Result<String, Fault> {
+    let cure = "write https:// and a host, without a user name";
+    url(text).map_err(|_| Fault::new("is no URL of a web server, or has a user name", cure))
+}
+
 /// A level or directives of the log.
 pub(super) fn level(text: &str) -> Result<String, Fault> {
     let simple = !text.contains([',', '=', '[']);

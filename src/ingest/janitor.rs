@@ -1,5 +1,5 @@
 //! Removes what has served: applied events and counts, after `events.ledger_days` and
-//! `events.counter_days` (15 and 35).
+//! `events.counter_days` (15 and 35), and the audit trail, after `audit.days` (400).
 //!
 //! Promises: in small commits, so that nobody waits for it; a row is removed only when every reader
 //! has stopped asking for it (see `store::ledger` and `store::counters`). What can go wrong: the
@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal;
-use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, counters, ledger};
-use crate::time::{Clock, Hour};
+use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, audit, counters, ledger};
+use crate::time::{Clock, Hour, Timestamp};
 
 /// How often it sweeps.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -26,6 +26,8 @@ pub struct Janitor {
     /// Hours for which applied events and counts are kept.
     ledger_hours: u32,
     counter_hours: u32,
+    /// How long an entry of the audit trail is.
+    audit: Duration,
 }
 
 /// What a sweep removed.
@@ -35,6 +37,8 @@ pub struct Swept {
     pub shares: usize,
     /// Rows of counts.
     pub counters: usize,
+    /// Entries of the audit trail.
+    pub audit: usize,
 }
 
 /// Why a sweep stopped.
@@ -51,7 +55,13 @@ pub enum SweepError {
 impl Janitor {
     /// Nothing happens before [`run`](Self::run) or [`sweep`](Self::sweep).
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, ledger_hours: ledger::KEPT_HOURS, counter_hours: counters::KEPT_HOURS }
+        Self {
+            store,
+            clock,
+            ledger_hours: ledger::KEPT_HOURS,
+            counter_hours: counters::KEPT_HOURS,
+            audit: days(audit::KEPT_DAYS),
+        }
     }
 
     /// The same with other times, in days. Applied events are kept for 15 days at least: events
@@ -59,6 +69,11 @@ impl Janitor {
     pub fn keeping(self, ledger_days: usize, counter_days: usize) -> Self {
         let hours = |days: usize| u32::try_from(days.saturating_mul(24)).unwrap_or(u32::MAX);
         Self { ledger_hours: hours(ledger_days).max(ledger::KEPT_HOURS), counter_hours: hours(counter_days), ..self }
+    }
+
+    /// The same with another time for the audit trail, in days.
+    pub fn keeping_audit(self, audit_days: usize) -> Self {
+        Self { audit: days(audit_days), ..self }
     }
 
     /// Sweeps once an hour until `drain` is cancelled.
@@ -81,7 +96,8 @@ impl Janitor {
         let now = self.clock.now().hour();
         let shares = self.sweep_ledger(Hour(now.0.saturating_sub(self.ledger_hours))).await?;
         let counters = self.sweep_counters(Hour(now.0.saturating_sub(self.counter_hours))).await?;
-        Ok(Swept { shares, counters })
+        let audit = self.sweep_audit(self.clock.now().minus(self.audit)).await?;
+        Ok(Swept { shares, counters, audit })
     }
 
     async fn sweep_ledger(&self, before: Hour) -> Result<usize, SweepError> {
@@ -112,6 +128,18 @@ impl Janitor {
         }
     }
 
+    async fn sweep_audit(&self, before: Timestamp) -> Result<usize, SweepError> {
+        let mut entries = 0;
+        loop {
+            let keys = audit::expired(&*self.store, before, BATCH_ITEMS).await?;
+            if keys.is_empty() {
+                return Ok(entries);
+            }
+            entries += keys.len();
+            self.remove(keys).await?;
+        }
+    }
+
     async fn remove(&self, keys: Vec<Key>) -> Result<(), CommitError> {
         let mut batch = Batch::new();
         for key in keys {
@@ -119,4 +147,8 @@ impl Janitor {
         }
         self.store.commit(batch).await.map(drop)
     }
+}
+
+fn days(days: usize) -> Duration {
+    Duration::from_secs(u64::try_from(days).unwrap_or(u64::MAX).saturating_mul(24 * 3600))
 }

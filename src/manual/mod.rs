@@ -5,6 +5,7 @@
 //! - [`operating`]: commands, log, metrics, health, signals, limits
 //! - [`tenants`]: tenants, streams, credentials, suppressions, and whose an event is
 //! - [`reputation`]: what counts, the limits, the ladder, and how to change them
+//! - [`announcements`]: what people and their programs are told, and how a webhook is verified
 //! - [`losses`]: every way to lose, to double or to leak a message, what prevents it, and what remains
 //! - [`attacks`]: what one tenant might try against another, and what stops it
 //! - [`rfc_status`]: which RFCs, how far
@@ -30,6 +31,10 @@ pub mod tenants {}
 /// What counts, the limits, the ladder, and how to change them.
 #[doc = include_str!("reputation.md")]
 pub mod reputation {}
+
+/// What people and their programs are told, and how a webhook is verified.
+#[doc = include_str!("announcements.md")]
+pub mod announcements {}
 
 /// Every way to lose, to double or to leak a message, what prevents it, and what remains.
 #[doc = include_str!("losses.md")]
