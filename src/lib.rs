@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 0 words | [`mail`], [`time`], [`secret`] | values that are valid once made |
 //! | 1 machines | [`smtp`], [`policy`], [`event`], [`retry`] | pure: state and input give state and output |
-//! | 2 records | [`store`], [`outbox`], [`upstream`], [`wire`], [`journal`] | what is kept, what is asked of AWS, what is told |
+//! | 2 records | [`store`], [`outbox`], [`upstream`], [`wire`], [`announce`], [`journal`] | what is kept, what is asked of AWS, what is told |
 //! | 3 adapters | [`adapters`] | sled, SES, SQS, TLS, the clock: one vendor each |
 //! | 4 services | [`dispatch`], [`relay`] (which hands over to it), [`ingest`], [`admin`], [`sandbox`] | dull loops around the machines |
 //! | 5 house | [`config`], [`app`], [`cli`] | settings, building, running, commands |
@@ -15,6 +15,7 @@
 
 pub mod adapters;
 pub mod admin;
+pub mod announce;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -24,6 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("upstream", &["mail", "time", "secret", "policy", "event", "retry", "store"]),
     ("outbox", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream"]),
     ("wire", &["store"]),
+    ("announce", &["mail", "time", "secret", "store"]),
     // the journal takes a `smtp::Reply` to write its code: the one look from the records at SMTP
     ("journal", &["mail", "time", "secret", "event", "outbox", "upstream", "smtp"]),
     // 3 adapters

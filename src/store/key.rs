@@ -19,6 +19,8 @@
 //! | `event` | hour applied, key of the event | this event has been applied |
 //! | `eventid` | SHA-256 of the event's key | the same, found by its key |
 //! | `outbox` | node, tenant, stream or empty, due, message | one held message |
+//! | `audit` | milliseconds to the end of time, id | one entry of the audit trail, the newest first |
+//! | `announce` | id | one announcement and who is still to be told |
 
 use std::fmt;
 
@@ -197,10 +199,40 @@ impl Key {
         Self::of(&["outbox", node])
     }
 
+    /// An entry of the audit trail. The moment counts down, so that the newest sorts first.
+    pub fn audit(at: Timestamp, id: MessageId) -> Self {
+        Self::of(&["audit", &countdown(at), &id.to_string()])
+    }
+
+    /// The place behind all entries of a moment: what follows is older. Nothing is stored there.
+    pub fn audit_place(at: Timestamp) -> Self {
+        // No id begins with it.
+        Self::of(&["audit", &countdown(at), "~"])
+    }
+
+    /// The whole audit trail.
+    pub fn audits() -> Self {
+        Self::of(&["audit"])
+    }
+
+    /// An announcement.
+    pub fn announcement(id: MessageId) -> Self {
+        Self::of(&["announce", &id.to_string()])
+    }
+
+    /// All announcements in the order they were made.
+    pub fn announcements() -> Self {
+        Self::of(&["announce"])
+    }
+
     /// Whether `prefix` begins this key.
     pub fn begins_with(&self, prefix: &Self) -> bool {
         self.0.starts_with(&prefix.0)
     }
+}
+
+fn countdown(at: Timestamp) -> String {
+    format!("{:016x}", u64::MAX - at.millis())
 }
 
 impl fmt::Display for Key {
@@ -238,6 +270,11 @@ mod tests {
             Key::outbox("main", &tenant, Some(&stream), Timestamp::from_millis(0x1_9abc), id).octets(),
             b"outbox\0main\0acme\0marketing\x000000000000019abc\x0001ARZ3NDEKTSV4RRFFQ69G5FAV\0"
         );
+        assert_eq!(
+            Key::audit(Timestamp::from_millis(0x1_9abc), id).octets(),
+            b"audit\0fffffffffffe6543\x0001ARZ3NDEKTSV4RRFFQ69G5FAV\0"
+        );
+        assert_eq!(Key::announcement(id).octets(), b"announce\x0001ARZ3NDEKTSV4RRFFQ69G5FAV\0");
     }
 
     #[test]

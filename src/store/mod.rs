@@ -1,14 +1,15 @@
 //! The store: three methods, and the records written above them.
 //!
 //! [`Store`] gets, scans and commits. sled (`adapters/sled`) and memory ([`memory`]) have them;
-//! tenants, credentials, suppressions, counters and the ledger of applied events are each written
-//! once on top. All keys are built in [`key`], all values sealed in [`record`].
+//! tenants, credentials, suppressions, counters, the ledger of applied events and the audit trail are
+//! each written once on top. All keys are built in [`key`], all values sealed in [`record`].
 //!
 //! Promises: a commit is all or nothing and durable on return; a version tells whether a value is
 //! still the one that was read. Expiry is judged by the reader with its own `now`.
 //! What can go wrong: [`CommitError`], [`ReadError`]. `Unavailable` means that the store has stopped
 //! for good (fail-stop): nothing is retried here, the relay answers 4xx and its health says so.
 
+pub mod audit;
 pub mod counters;
 pub mod credential;
 pub mod directory;
