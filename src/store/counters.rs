@@ -7,6 +7,7 @@
 //! Promises: counts only grow. Rows of hours past [`KEPT_HOURS`] are removed by the janitor.
 //! What can go wrong: a damaged row is [`ReadError::Corrupt`] for its readers, never a zero.
 
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,39 @@ pub async fn of(
         }
         if !full {
             return Ok(sum);
+        }
+    }
+}
+
+/// Recipients that SES took messages for, by the hours `from` to `to` in which there were any: all nodes
+/// summed.
+pub async fn accepted(
+    store: &dyn Store,
+    tenant: &TenantId,
+    stream: &StreamId,
+    from: Hour,
+    to: Hour,
+) -> Result<BTreeMap<Hour, u64>, ReadError> {
+    let prefix = Key::counters_of(tenant, stream);
+    let mut after = Key::counter(tenant, stream, from, "");
+    let mut hours: BTreeMap<Hour, u64> = BTreeMap::new();
+    loop {
+        let page = store.scan(&prefix, Some(&after), PAGE).await?;
+        let full = page.len() == PAGE;
+        for (key, row) in page {
+            let hour = hour_of(&key)?;
+            if hour > to {
+                return Ok(hours);
+            }
+            let counts: Counts = record::open(&key, &row.value)?;
+            if counts.accepted > 0 {
+                let sum = hours.entry(hour).or_default();
+                *sum = sum.saturating_add(counts.accepted);
+            }
+            after = key;
+        }
+        if !full {
+            return Ok(hours);
         }
     }
 }
@@ -228,6 +262,10 @@ mod tests {
         assert_eq!(of(499, 600).await.accepted, 2);
         assert_eq!(of(500, 600).await, Counts::default());
         assert_eq!(of(12, 10).await, Counts::default());
+        let Row { tenant, stream, .. } = row("news", 0);
+        let hours = accepted(&store, &tenant, &stream, Hour(100), Hour(399)).await.unwrap();
+        assert_eq!(hours.len(), 300);
+        assert!(hours.iter().zip(100..).all(|((hour, sum), n)| (hour.0, *sum) == (n, 2)));
     }
 
     #[tokio::test]
