@@ -98,6 +98,7 @@ impl Scene {
         self.tell_of_verdicts();
         self.tell_of_held_mail();
         self.tell_of_the_outbox();
+        self.tell_of_watching();
         self.tell_of_events();
     }
 
@@ -257,6 +258,31 @@ impl Scene {
         journal::report_lost(self.message, tenant, "failed", text);
         journal::rate_learned(14.0);
         journal::account_unknown(text);
+    }
+
+    fn tell_of_watching(&self) {
+        let (text, networks) = (&self.text, vec![self.text.clone(); 60]);
+        for effect in ["alert", "hold"] {
+            let suspected = journal::Suspected {
+                tenant: &self.login.tenant,
+                credential: &self.login.credential,
+                effect,
+                recipients: 1_000,
+                first_time: 990,
+                usual_first_time: 0.125,
+                from_new: 1_000,
+                networks: &networks,
+                mean: 71.5,
+            };
+            journal::credential_suspected(&suspected, text);
+        }
+        journal::credentials_held(1);
+        for kind in ["fell", "rose"] {
+            journal::volume_unusual(&self.login.tenant, Timestamp::from_millis(1), kind, 7, 71.5, text);
+        }
+        journal::watch_deferred(text);
+        journal::watched(3, 12_345);
+        journal::unwatched(2);
     }
 
     fn tell_of_events(&self) {
