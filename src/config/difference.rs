@@ -2,7 +2,7 @@
 //!
 //! Every field is named here; the compiler tells of one that is not.
 
-use super::{Admin, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings};
+use super::{Admin, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings, Watch};
 
 macro_rules! differing {
     ($old:expr, $new:expr, $group:ident, $section:literal, $($key:ident),+ $(,)?) => {{
@@ -79,6 +79,7 @@ impl Settings {
             outbox,
             notify,
             events,
+            watch,
             admin,
             log,
             places: _,
@@ -149,9 +150,38 @@ impl Settings {
             ledger_days,
             counter_days,
         );
+        let watch = differing!(
+            watch,
+            new.watch,
+            Watch,
+            "watch.",
+            stolen_credentials,
+            first_time_percent,
+            usual_first_time_percent,
+            first_time_least_recipients,
+            network_days,
+            jump_times,
+            jump_least_recipients,
+            again_hours,
+            volume_times,
+            volume_least_recipients,
+            credentials,
+            memory_bytes,
+            filter_bytes,
+            waiting_recipients,
+            flush_seconds,
+        );
         let admin = differing!(admin, new.admin, Admin, "admin.", address, allow_insecure);
         let log = differing!(log, new.log, Log, "log.", format, recipients, level);
         let top = top.into_iter().filter_map(|(key, differs)| differs.then_some(key));
-        top.chain(tls).chain(aws).chain(outbox).chain(notify).chain(events).chain(admin).chain(log).collect()
+        top.chain(tls)
+            .chain(aws)
+            .chain(outbox)
+            .chain(notify)
+            .chain(events)
+            .chain(watch)
+            .chain(admin)
+            .chain(log)
+            .collect()
     }
 }
