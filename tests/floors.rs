@@ -36,9 +36,11 @@ const FLOORS: &[(&str, &[&str])] = &[
         "relay",
         &[
             "mail", "time", "secret", "smtp", "policy", "event", "retry", "store", "outbox", "upstream", "journal",
-            "wire", "dispatch",
+            "wire", "dispatch", "watch",
         ],
     ),
+    // what was accepted is told to it; it knows nothing of who tells
+    ("watch", &["mail", "time", "secret", "policy", "store", "announce", "journal"]),
     ("ingest", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal"]),
     // `events replay` goes through the one applier there is
     (
@@ -221,7 +223,7 @@ fn some_names_stand_in_one_room_alone() {
 #[test]
 fn services_wait_by_the_clock_that_tests_pause() {
     let (mut seen, mut faults) = (0, Vec::new());
-    let services = ["ingest", "dispatch", "relay", "sandbox"];
+    let services = ["ingest", "dispatch", "relay", "sandbox", "watch"];
     for source in sources().iter().filter(|source| services.contains(&source.room.as_str())) {
         let text = &source.text;
         let imported = |of: &str| {
