@@ -4,6 +4,7 @@
 //! - [`replies`]: every reply, when it is given, what a client should do
 //! - [`operating`]: commands, log, metrics, health, signals, limits
 //! - [`tenants`]: tenants, streams, credentials, suppressions, and whose an event is
+//! - [`watch`]: credentials that seem stolen, holds, tenants whose volume is unusual
 //! - [`losses`]: every way to lose, to double or to leak a message, what prevents it, and what remains
 //! - [`attacks`]: what one tenant might try against another, and what stops it
 //! - [`rfc_status`]: which RFCs, how far
@@ -25,6 +26,10 @@ pub mod operating {}
 /// Tenants, streams, credentials, suppressions, and whose an event is.
 #[doc = include_str!("tenants.md")]
 pub mod tenants {}
+
+/// Credentials that seem stolen, holds, tenants whose volume is unusual.
+#[doc = include_str!("watch.md")]
+pub mod watch {}
 
 /// Every way to lose, to double or to leak a message, what prevents it, and what remains.
 #[doc = include_str!("losses.md")]
