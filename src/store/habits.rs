@@ -281,8 +281,7 @@ pub async fn read(store: &dyn Store, username: &Username) -> Result<Option<Habit
         let row = store.get(&key).await?.ok_or_else(|| corrupt(&key, "it is not there"))?;
         let text: String = record::open(&key, &row.value)?;
         let octets = STANDARD.decode(text).map_err(|error| corrupt(&key, &error.to_string()))?;
-        let chunk: Box<Chunk> =
-            octets.into_boxed_slice().try_into().map_err(|_| corrupt(&key, "it has another length"))?;
+        let chunk: Chunk = octets.try_into().map_err(|_| corrupt(&key, "it has another length"))?;
         chunks.push(chunk);
     }
     let filter = Filter::of(chunks).ok_or_else(|| corrupt(&key, "it has a number of chunks that none has"))?;

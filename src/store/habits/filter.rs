@@ -40,7 +40,7 @@ pub type Chunk = [u8; CHUNK];
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// 0, or a power of two of them.
-    chunks: Vec<Box<Chunk>>,
+    chunks: Vec<Chunk>,
     /// Bits set in the newest layer.
     ones: u32,
     /// Chunks that changed since they were written.
@@ -77,7 +77,7 @@ impl Print {
 
 impl Filter {
     /// A filter out of its chunks; `None` where they are no power of two in number, or too many.
-    pub fn of(chunks: Vec<Box<Chunk>>) -> Option<Self> {
+    pub fn of(chunks: Vec<Chunk>) -> Option<Self> {
         if !(chunks.is_empty() || chunks.len().is_power_of_two()) || chunks.len() > MOST_CHUNKS {
             return None;
         }
@@ -125,7 +125,7 @@ impl Filter {
         }
         if self.is_full() {
             let more = self.chunks.len().max(1);
-            self.chunks.extend(std::iter::repeat_with(|| Box::new([0; CHUNK])).take(more));
+            self.chunks.extend(std::iter::repeat_with(|| [0; CHUNK]).take(more));
             self.ones = 0;
         }
         let (start, layer) = self.newest();
@@ -144,7 +144,7 @@ impl Filter {
 
     /// The chunks that changed since they were written, with their numbers.
     pub fn changed(&self) -> impl Iterator<Item = (usize, &Chunk)> {
-        self.dirty.iter().filter_map(|at| Some((*at, &**self.chunks.get(*at)?)))
+        self.dirty.iter().filter_map(|at| Some((*at, self.chunks.get(*at)?)))
     }
 
     /// They have been written.
@@ -233,7 +233,7 @@ mod tests {
         }
         let all: Vec<usize> = filter.changed().map(|(at, _)| at).collect();
         assert_eq!(all, (0..filter.chunks()).collect::<Vec<_>>());
-        let chunks: Vec<Box<Chunk>> = filter.changed().map(|(_, chunk)| Box::new(*chunk)).collect();
+        let chunks: Vec<Chunk> = filter.changed().map(|(_, chunk)| *chunk).collect();
         filter.written();
         assert_eq!(filter.changed().count(), 0);
         let again = Filter::of(chunks.clone()).unwrap();
