@@ -241,7 +241,26 @@ mod tests {
         }
     }
 
+    prop_compose! {
+        /// All new, all from elsewhere, and not quite a jump; and some usual mail beside it.
+        fn nearly()(past in pasts(), times in 2.4..3.0_f64, part in 0.0..0.25_f64) -> (Past, Hour, u64) {
+            let past = Past { days_of_use: 30, recipients: 1_000, first_time: 100, same_hour_mean: past.same_hour_mean + 50.0 };
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "of a small number above 0")]
+            let whole = |number: f64| number as u64;
+            let recipients = whole(past.same_hour_mean * times);
+            let hour = Hour { recipients, first_time: Some(recipients), from_new_networks: recipients };
+            (past, hour, whole(number(recipients) * part))
+        }
+    }
+
     proptest! {
+        /// As above, where a little more would make a jump of it.
+        #[test]
+        fn nor_where_it_was_nearly_a_jump((past, hour, more) in nearly()) {
+            let now = judge(&Rules::default(), &past, &Hour { recipients: hour.recipients + more, ..hour });
+            prop_assert!(!judge(&Rules::default(), &past, &hour).stands() && !now.stands());
+        }
+
         /// Mail to known recipients from a known network, now or at this hour of the days before.
         #[test]
         fn usual_mail_never_makes_it_more_suspicious(
@@ -281,5 +300,12 @@ mod tests {
             stands += usize::from(judge(&Rules::default(), &past, &hour).stands());
         }
         assert!((100..1_900).contains(&stands), "{stands} of 2000");
+        let mut turned = 0;
+        for _ in 0..2_000 {
+            let (past, hour, more) = nearly().new_tree(&mut runner).unwrap().current();
+            let now = judge(&Rules::default(), &past, &Hour { recipients: hour.recipients + more, ..hour });
+            turned += usize::from(now.first_time && now.network && now.volume);
+        }
+        assert!(turned > 200, "all three signals in {turned} of 2000");
     }
 }
