@@ -232,7 +232,7 @@ fn watch_accepted(bencher: Bencher<'_, '_>, recipients: usize) {
 }
 
 /// The same with all that its loop does about the message: known recipients and a usual network, the
-/// filter of 48,000 addresses nearly full.
+/// filter of 46,000 addresses nearly full.
 #[divan::bench(args = [1, 50])]
 fn watch_accepted_and_judged(bencher: Bencher<'_, '_>, recipients: usize) {
     let ((watch, mut credentials), login) = (watched(), login());

@@ -563,7 +563,7 @@ impl Watch {
             memory_bytes: s.whole("memory_bytes", 67_108_864, 1_048_576..=1_099_511_627_776,
                 "Octets that they take there, about."),
             filter_bytes: s.whole("filter_bytes", 65_536, 2_048..=65_536,
-                "Largest filter of the addresses a credential has mailed, in octets, rounded down to a power of two; 65536 hold some 48,000. Past it nobody can tell who is new, and the credential is not suspected."),
+                "Largest filter of the addresses a credential has mailed, in octets, rounded down to a power of two; 65536 hold some 46,000. Past it nobody can tell who is new, and the credential is not suspected."),
             waiting_recipients: s.whole("waiting_recipients", 100_000, 1_000..=10_000_000,
                 "Recipients of accepted messages that wait to be looked at; what is over it is not watched."),
             flush_seconds: s.seconds("flush_seconds", 30, 1..=3_600,
