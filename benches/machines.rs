@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::spool::{FileSpool, Options};
+use bulkhead::announce::Silence;
 use bulkhead::event;
 use bulkhead::mail::header::{Additions, HeaderLimits, HeaderSection};
 use bulkhead::mail::{
@@ -22,7 +23,10 @@ use bulkhead::policy::tenant::{
     FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason, Tenant,
 };
 use bulkhead::smtp::{Answer, Question, Session, Step, Terms};
+use bulkhead::store::Pending;
+use bulkhead::store::memory::MemoryStore;
 use bulkhead::time::Clock;
+use bulkhead::watch::{self, Credentials, Holding, Watch};
 use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
@@ -201,6 +205,53 @@ fn decisions(bencher: Bencher<'_, '_>) {
 fn event_parse(bencher: Bencher<'_, '_>) {
     let body = include_bytes!("../tests/events/envelope_sns_to_sqs_bounce.json");
     bencher.bench(|| event::parse(divan::black_box(body)).unwrap());
+}
+
+/// A watch on credentials over an empty store in memory.
+fn watched() -> (Watch, Credentials) {
+    struct Nobody;
+    impl Holding for Nobody {
+        fn hold<'a>(&'a self, _: &'a Username, _: &'a str) -> Pending<'a, Result<(), String>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+    let means = watch::Means {
+        store: Arc::new(MemoryStore::new()),
+        directory: Arc::default(),
+        clock: Arc::new(MachineClock),
+        random: Arc::new(MachineRandom),
+        announce: Arc::new(Silence),
+        holding: Arc::new(Nobody),
+    };
+    watch::credentials(means, watch::Options { waiting: usize::MAX, ..watch::Options::default() })
+}
+
+fn readers(many: usize) -> Vec<Mailbox> {
+    (0..many).map(|n| Mailbox::parse(format!("reader-{n}@customer.example").as_bytes()).unwrap()).collect()
+}
+
+/// What the watch on credentials costs the path of a message, by recipients.
+#[divan::bench(args = [1, 50])]
+fn watch_accepted(bencher: Bencher<'_, '_>, recipients: usize) {
+    let ((watch, _credentials), login, readers) = (watched(), login(), readers(recipients));
+    let (peer, now) = ("192.0.2.71".parse().unwrap(), MachineClock.now());
+    bencher.bench_local(|| watch.accepted(&login, peer, divan::black_box(&readers), now));
+}
+
+/// The same with all that its loop does about the message: known recipients and a usual network, the
+/// filter of 46,000 addresses nearly full.
+#[divan::bench(args = [1, 50])]
+fn watch_accepted_and_judged(bencher: Bencher<'_, '_>, recipients: usize) {
+    let ((watch, mut credentials), login) = (watched(), login());
+    let (peer, now) = ("192.0.2.71".parse().unwrap(), MachineClock.now());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    watch.accepted(&login, peer, &readers(40_000), now);
+    runtime.block_on(credentials.look_at_all());
+    let readers = readers(recipients);
+    bencher.bench_local(|| {
+        watch.accepted(&login, peer, divan::black_box(&readers), now);
+        runtime.block_on(credentials.look_at_all());
+    });
 }
 
 fn bench_folder() -> tempfile::TempDir {

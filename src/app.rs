@@ -7,7 +7,7 @@
 //!
 //! Order of the drain, and why: readiness first (balancers look elsewhere), the relay (its last
 //! messages count), the dispatcher (calls of what was held go on till then, and count), ingest
-//! (which writes those counts, and judges by them), who tells people (who is told by those, and holds
+//! (which writes those counts, and judges by them) and the watch (which writes what it heard), who tells people (who is told by those, and holds
 //! mail for the next start; offers to the webhook that are under way are made again then), admin and
 //! control (which could tell of it all the while), the store.
 //!
@@ -40,24 +40,29 @@ use crate::admin::control::BindError;
 use crate::admin::view::ListenerView;
 use crate::admin::{CommandError, Control, Desk, Health, Metrics, Request, Response, health, perform};
 use crate::announce::Announce;
-use crate::config::{self, Problem, Settings, Tls};
+use crate::config::{self, Problem, Settings, Stolen, Tls};
 use crate::dispatch::waits::Waits;
 use crate::dispatch::{self, Dispatch, Reports};
 use crate::ingest::{self, Applier, Hearing, Ingest, Janitor, NoQueue};
 use crate::journal;
+use crate::mail::Username;
 use crate::mail::header::HeaderLimits;
 use crate::notify;
 use crate::outbox::recover::{Found, RecoverError};
 use crate::outbox::{self, Outbox};
+use crate::policy::{takeover, volume};
 use crate::relay::{self, Ages, Means, Relay};
 use crate::reputation::{self, Reputation};
 use crate::smtp::Terms;
 use crate::store::directory::{Current, Directory};
+use crate::store::habits::Memory;
+use crate::store::habits::filter::CHUNK;
 use crate::store::tally::Tally;
 use crate::store::tenants::Declared;
-use crate::store::{Key, ReadError, Store};
+use crate::store::{Key, Pending, ReadError, Store};
 use crate::time::Clock as _;
 use crate::upstream::{Mailer, Notices};
+use crate::watch::{self, Holding, Volumes};
 use crate::wire::Acceptor;
 
 /// How often certificate files are looked at.
@@ -136,6 +141,8 @@ pub struct House {
     janitor: Janitor,
     teller: notify::Service,
     announce: Arc<dyn Announce>,
+    credentials: watch::Credentials,
+    volumes: Volumes,
     server: health::Server,
     control: Control,
 }
@@ -310,6 +317,17 @@ impl House {
         let janitor = Janitor::new(store.clone(), clock.clone())
             .keeping(settings.events.ledger_days, settings.events.counter_days)
             .keeping_audit(settings.audit.days);
+        let watching = watch::Means {
+            store: store.clone(),
+            directory: directory.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            announce: bell.clone(),
+            holding: Arc::new(HoldingDesk(Arc::clone(&desk))),
+        };
+        let watch_options = watch_options(&settings);
+        let volumes = Volumes::new(watching.clone(), watch_options.volume);
+        let (watch, credentials) = watch::credentials(watching, watch_options);
         let means = Means {
             store,
             store_available: Arc::new(available),
@@ -318,6 +336,7 @@ impl House {
             acceptor: certificates.clone().map(|one| one as Arc<dyn Acceptor>),
             clock,
             random,
+            watch,
         };
         let relay = Relay::bind(means, relay_options(&settings)).await.map_err(BuildError::Listener)?;
         let address = settings.admin.address;
@@ -340,6 +359,8 @@ impl House {
             janitor,
             teller,
             announce: bell,
+            credentials,
+            volumes,
             server,
             control,
         })
@@ -385,6 +406,8 @@ impl House {
             teller,
             // Whoever rings it has it as well.
             announce: _bell,
+            credentials,
+            volumes,
             server,
             control,
         } = self;
@@ -405,6 +428,8 @@ impl House {
         let judge = tokio::spawn(reputation.clone().run(events.clone()));
         let janitor = tokio::spawn(janitor.run(events.clone()));
         let teller = tokio::spawn(teller.run(quiet.clone()));
+        let credentials = tokio::spawn(credentials.run(events.clone()));
+        let volumes = tokio::spawn(volumes.run(events.clone()));
         let server = tokio::spawn(server.run(last.clone()));
         let control = tokio::spawn(control.run(last.clone()));
         if let Some(certificates) = &certificates {
@@ -434,6 +459,8 @@ impl House {
         ended_by(over - STORE_WORDS, ingest).await;
         ended_by(over - STORE_WORDS, judge).await;
         ended_by(over - STORE_WORDS, janitor).await;
+        ended_by(over - STORE_WORDS, volumes).await;
+        ended_by(over - STORE_WORDS, credentials).await;
         // The last to be told of may have been judged just now.
         quiet.cancel();
         ended_by(over - STORE_WORDS, teller).await;
@@ -520,6 +547,50 @@ fn note_unsent_reports(directory: &Directory) {
                 "dsn is set for stream {stream} of tenant {tenant}, but notify.from is not: no notifications are sent"
             ));
         }
+    }
+}
+
+/// Puts credentials on hold as an operator would, one change at a time with all others.
+struct HoldingDesk(Arc<Desk>);
+
+impl Holding for HoldingDesk {
+    fn hold<'a>(&'a self, credential: &'a Username, reason: &'a str) -> Pending<'a, Result<(), String>> {
+        let request = Request::CredentialHold { username: credential.clone(), reason: reason.into() };
+        Box::pin(async move {
+            perform(&self.0, request, ACTOR).await.map(drop).map_err(|error: CommandError| error.to_string())
+        })
+    }
+}
+
+fn watch_options(settings: &Settings) -> watch::Options {
+    let set = &settings.watch;
+    let whole = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let percent = |number: usize| f64::from(whole(number)) / 100.0;
+    let chunks = (set.filter_bytes / CHUNK).max(1);
+    watch::Options {
+        stolen: match set.stolen_credentials {
+            Stolen::Alert => Some(watch::Effect::Alert),
+            Stolen::Hold => Some(watch::Effect::Hold),
+            Stolen::Off => None,
+        },
+        rules: takeover::Rules {
+            first_time_share: percent(set.first_time_percent),
+            usual_share: percent(set.usual_first_time_percent),
+            first_time_least: set.first_time_least_recipients as u64,
+            jump_times: set.jump_times,
+            jump_least: set.jump_least_recipients as u64,
+        },
+        memory: Memory {
+            network_days: whole(set.network_days),
+            // A filter doubles, so its size is a power of two.
+            chunks: 1 << chunks.ilog2(),
+        },
+        again: set.again_hours,
+        credentials: set.credentials,
+        octets: set.memory_bytes,
+        waiting: set.waiting_recipients,
+        flush: set.flush_seconds,
+        volume: volume::Rules { times: set.volume_times, least: set.volume_least_recipients as u64 },
     }
 }
 
@@ -806,6 +877,31 @@ mod tests {
         let done = tokio::spawn(std::future::ready(7));
         tokio::task::yield_now().await;
         assert_eq!(ended_by(began, done).await, Some(7));
+    }
+
+    #[test]
+    fn every_setting_of_the_watch_reaches_it() {
+        let of = |variable: Option<(String, String)>| {
+            let settings = config::load(None, variable.into_iter()).unwrap();
+            format!("{:?}", watch_options(&settings))
+        };
+        let defaults = of(None);
+        assert_eq!(defaults, format!("{:?}", watch::Options::default()));
+        let file = config::default_file();
+        let section = file.split("\n[watch]\n").nth(1).unwrap().split("\n[").next().unwrap();
+        let keys = section.lines().filter_map(|line| line.split_once(" = ")).filter(|(key, _)| !key.starts_with('#'));
+        let mut told = 0;
+        for (key, value) in keys {
+            let variable = format!("BULKHEAD_WATCH__{}", key.to_ascii_uppercase());
+            let other = match value.parse::<f64>() {
+                Ok(_) if key == "filter_bytes" => "32768".into(),
+                Ok(number) => (number + 1.0).to_string(),
+                Err(_) => "hold".into(),
+            };
+            assert_ne!(of(Some((variable, other))), defaults, "watch.{key} has no effect");
+            told += 1;
+        }
+        assert_eq!(told, 15);
     }
 
     /// A setting that is read and then forgotten would be a promise without effect.

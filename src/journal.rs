@@ -50,6 +50,12 @@
 //! | `version` `data_dir` | Bulkhead's version and data folder |
 //! | `notice` `kind` `topic` `call` | SQS's id of a notice, its kind, the SNS topic, the SQS call that failed |
 //! | `ses_tenant` `status` | an SES tenant and its sending status |
+//! | `effect` | what follows for a credential that seems stolen: `alert` or `hold` |
+//! | `first_time` | recipients of the hour that the credential had never mailed before |
+//! | `usual_first_time` | their usual share, 0 to 1 |
+//! | `from_new` `networks` | recipients of the hour that came from networks that were not seen before; some of the networks |
+//! | `mean` | recipients of the same hour on the days before, on average |
+//! | `hour` | when an hour began that is over |
 //! | `target` `text` | in `library` lines (`adapters/log`): which part of a library spoke, and what it said |
 //!
 //! `manual/log.schema.json` says which event has which fields; `tests/journal.rs` holds the two together.
@@ -67,7 +73,7 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 
 use crate::event::kind::{Event, Fate};
-use crate::mail::{Login, Mailbox, MessageId, ReversePath, SessionId, StreamId, TenantId};
+use crate::mail::{Login, Mailbox, MessageId, ReversePath, SessionId, StreamId, TenantId, Username};
 use crate::outbox::{Entry, Manifest, Mark};
 use crate::smtp::Reply;
 use crate::time::Timestamp;
@@ -1143,6 +1149,85 @@ pub fn announcements_pending(pending: usize) {
 /// line before this one says the same.
 pub fn audit_failed(actor: &str, command: &str, reason: &str) {
     Line::new("audit_failed").text("actor", actor).text("command", command).text("reason", reason).blamed(Blame::Us);
+}
+
+// Watching
+
+/// The hour in which a credential came to seem stolen.
+#[derive(Clone, Debug)]
+pub struct Suspected<'a> {
+    /// Whose.
+    pub tenant: &'a TenantId,
+    /// Which.
+    pub credential: &'a Username,
+    /// `alert` or `hold`.
+    pub effect: &'static str,
+    /// Recipients of the hour.
+    pub recipients: u64,
+    /// Of them, those it had never mailed.
+    pub first_time: u64,
+    /// The usual share of those.
+    pub usual_first_time: f64,
+    /// Recipients that came from new networks.
+    pub from_new: u64,
+    /// Some of the networks.
+    pub networks: &'a [String],
+    /// Usual recipients of this hour.
+    pub mean: f64,
+}
+
+/// `credential_suspected`: a credential seems stolen.
+pub fn credential_suspected(suspected: &Suspected<'_>, reason: &str) {
+    counter!("bulkhead_credentials_suspected_total", "effect" => suspected.effect).increment(1);
+    Line::new("credential_suspected")
+        .shown("tenant", suspected.tenant)
+        .shown("credential", suspected.credential)
+        .text("effect", suspected.effect)
+        .number("recipient_count", suspected.recipients)
+        .number("first_time", suspected.first_time)
+        .decimal("usual_first_time", suspected.usual_first_time)
+        .number("from_new", suspected.from_new)
+        .list("networks", suspected.networks.iter().cloned())
+        .decimal("mean", suspected.mean)
+        .text("reason", reason)
+        .text("cure", "ask the tenant; `bulkhead credential rotate` and `revoke` end a stolen secret, `release` a hold")
+        .write(Level::Warn);
+}
+
+/// Sets how many credentials are on hold; no line.
+pub fn credentials_held(credentials: usize) {
+    gauge!("bulkhead_credentials_held").set(f64::from(u32::try_from(credentials).unwrap_or(u32::MAX)));
+}
+
+/// `volume_unusual`: a tenant's volume fell or rose out of the usual in an hour that is over. `kind`:
+/// `fell` or `rose`.
+pub fn volume_unusual(tenant: &TenantId, hour: Timestamp, kind: &'static str, recipients: u64, mean: f64, why: &str) {
+    counter!("bulkhead_volumes_unusual_total", "kind" => kind).increment(1);
+    Line::new("volume_unusual")
+        .shown("tenant", tenant)
+        .text("kind", kind)
+        .text("hour", hour.rfc3339())
+        .number("recipient_count", recipients)
+        .decimal("mean", mean)
+        .text("reason", why)
+        .write(Level::Warn);
+}
+
+/// `watch_deferred`: what credentials are used to, or tenants' volumes, could not be read or written.
+pub fn watch_deferred(reason: &str) {
+    Line::new("watch_deferred").text("reason", reason).blamed(Blame::Us);
+}
+
+/// Sets how many credentials' habits are in memory, and their octets; no line.
+pub fn watched(credentials: usize, bytes: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of octets need not be exact")]
+    gauge!("bulkhead_watch_bytes").set(bytes as f64);
+    gauge!("bulkhead_watch_credentials").set(f64::from(u32::try_from(credentials).unwrap_or(u32::MAX)));
+}
+
+/// Counts recipients that were not watched, since too many waited for it; no line.
+pub fn unwatched(recipients: usize) {
+    counter!("bulkhead_watch_skipped_total").increment(count(recipients));
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use bulkhead::mail::header::HeaderError;
 use bulkhead::mail::mailbox::MailboxError;
-use bulkhead::mail::{Durable, Mailbox, MessageId, Receipt, StreamId, Taken, TenantId};
+use bulkhead::mail::{Durable, Mailbox, MessageId, Receipt, StreamId, Taken, TenantId, Username};
 use bulkhead::outbox::{Cause, HoldError, Past, SpoolError};
 use bulkhead::policy::decide::{Reason, Stop};
 use bulkhead::policy::reputation::{Brake, Charge, Offence, Rule, Span, Step};
@@ -246,6 +246,7 @@ fn replies_of_policy(built: &mut Built) {
         (Stop::Refuse(Reason::SenderNotOwned { claim: "From", address }), ""),
         (later(Reason::TenantGone), ""),
         (later(Reason::CredentialGone), ""),
+        (later(Reason::CredentialHeld { credential: Username::parse("acme-app").unwrap(), hold: pause() }), ""),
         (later(Reason::StreamGone { stream: stream() }), ""),
         (later(Reason::TenantPaused(pause())), ""),
         (Stop::Refuse(Reason::TenantPaused(pause())), "reject"),
@@ -271,6 +272,7 @@ fn replies_of_policy(built: &mut Built) {
             Reason::SenderNotOwned { .. } => "SenderNotOwned",
             Reason::TenantGone => "TenantGone",
             Reason::CredentialGone => "CredentialGone",
+            Reason::CredentialHeld { .. } => "CredentialHeld",
             Reason::StreamGone { .. } => "StreamGone",
             Reason::TenantPaused(_) => "TenantPaused",
             Reason::SesTenantDisabled(_) => "SesTenantDisabled",

@@ -36,13 +36,15 @@ const FLOORS: &[(&str, &[&str])] = &[
         "relay",
         &[
             "mail", "time", "secret", "smtp", "policy", "event", "retry", "store", "outbox", "upstream", "journal",
-            "wire", "dispatch",
+            "wire", "dispatch", "watch",
         ],
     ),
     ("ingest", &["mail", "time", "secret", "policy", "event", "retry", "store", "upstream", "journal", "announce"]),
     // what the applier has made durable is what standings are judged by
     ("reputation", &["mail", "time", "secret", "policy", "store", "journal", "announce", "ingest"]),
     ("notify", &["mail", "time", "secret", "store", "outbox", "announce", "journal"]),
+    // what was accepted is told to it; it knows nothing of who tells
+    ("watch", &["mail", "time", "secret", "policy", "store", "announce", "journal"]),
     // `events replay` goes through the one applier there is
     (
         "admin",
@@ -67,7 +69,15 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     // adapters time their own waits; the others wait by tokio's clock, which tests pause
     (
         "Instant::now",
-        &["adapters/", "ingest/mod.rs", "dispatch/mod.rs", "relay/message.rs", "sandbox/sqs.rs", "cli/demo/"],
+        &[
+            "adapters/",
+            "ingest/mod.rs",
+            "reputation/mod.rs",
+            "dispatch/mod.rs",
+            "relay/message.rs",
+            "sandbox/sqs.rs",
+            "cli/demo/",
+        ],
     ),
     ("getrandom::", &["adapters/clock.rs"]),
     // vendors
@@ -228,7 +238,7 @@ fn some_names_stand_in_one_room_alone() {
 #[test]
 fn services_wait_by_the_clock_that_tests_pause() {
     let (mut seen, mut faults) = (0, Vec::new());
-    let services = ["ingest", "dispatch", "relay", "notify", "sandbox"];
+    let services = ["ingest", "dispatch", "relay", "notify", "reputation", "sandbox", "watch"];
     for source in sources().iter().filter(|source| services.contains(&source.room.as_str())) {
         let text = &source.text;
         let imported = |of: &str| {

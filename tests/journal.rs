@@ -100,6 +100,7 @@ impl Scene {
         self.tell_of_the_outbox();
         self.tell_of_standings();
         self.tell_of_announcements();
+        self.tell_of_watching();
         self.tell_of_events();
     }
 
@@ -303,6 +304,31 @@ impl Scene {
         journal::webhook_enabled();
         journal::announcements_pending(1);
         journal::audit_failed(text, text, text);
+    }
+
+    fn tell_of_watching(&self) {
+        let (text, networks) = (&self.text, vec![self.text.clone(); 60]);
+        for effect in ["alert", "hold"] {
+            let suspected = journal::Suspected {
+                tenant: &self.login.tenant,
+                credential: &self.login.credential,
+                effect,
+                recipients: 1_000,
+                first_time: 990,
+                usual_first_time: 0.125,
+                from_new: 1_000,
+                networks: &networks,
+                mean: 71.5,
+            };
+            journal::credential_suspected(&suspected, text);
+        }
+        journal::credentials_held(1);
+        for kind in ["fell", "rose"] {
+            journal::volume_unusual(&self.login.tenant, Timestamp::from_millis(1), kind, 7, 71.5, text);
+        }
+        journal::watch_deferred(text);
+        journal::watched(3, 12_345);
+        journal::unwatched(2);
     }
 
     fn tell_of_events(&self) {

@@ -184,6 +184,7 @@ impl World {
             acceptor: Some(Arc::new(certificates)),
             clock: Arc::new(MachineClock),
             random: Arc::new(MachineRandom),
+            watch: bulkhead::watch::Watch::off(),
         };
         let tls = match dialogue.listener.as_str() {
             "starttls" => Tls::Starttls,

@@ -127,6 +127,20 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// Puts a credential on hold: what it sends is deferred.
+    CredentialHold {
+        /// Which.
+        username: Username,
+        /// Why; its clients hear it.
+        reason: String,
+    },
+    /// Ends the hold on a credential.
+    CredentialRelease {
+        /// Which.
+        username: Username,
+        /// Why.
+        reason: String,
+    },
     /// A tenant's suppression list.
     SuppressionList {
         /// Whose.
@@ -306,6 +320,8 @@ pub enum Response {
     Issued(Issued),
     /// To `CredentialList`; full pages have more behind them.
     Credentials(Vec<CredentialView>),
+    /// To `CredentialHold` and `CredentialRelease`: as it is now.
+    Credential(CredentialView),
     /// To `CredentialRevoke`: as it was.
     Revoked(Revoked),
     /// To `SuppressionList`; full pages have more behind them. To `SuppressionShow` and
@@ -395,6 +411,7 @@ impl Desk {
         health: Option<Arc<Health>>,
     ) -> Self {
         tell_of_damage(&[], directory.load().faults());
+        journal::credentials_held(directory.load().held_credentials());
         Self {
             store,
             directory,
@@ -465,7 +482,9 @@ impl Desk {
         match crate::store::tenants::load(self.store.as_ref()).await {
             Ok(directory) => {
                 let before = self.directory.swap(Arc::new(directory));
-                tell_of_damage(before.faults(), self.directory.load().faults());
+                let now = self.directory.load();
+                tell_of_damage(before.faults(), now.faults());
+                journal::credentials_held(now.held_credentials());
                 Ok(())
             }
             Err(error) => Err(CommandError::NotInForce { words: error.to_string() }),
@@ -521,6 +540,9 @@ fn cure(fault: &Fault) -> String {
         (None, None) if fault.key.parts().is_some_and(|parts| parts.first() == Some(&"pause")) => {
             "`bulkhead tenant resume` ends the pause, which holds until then".into()
         }
+        (None, None) if fault.key.parts().is_some_and(|parts| parts.first() == Some(&"credentialhold")) => {
+            "`bulkhead credential release` ends the hold, which stands until then".into()
+        }
         (None, None) => "restore a backup; nobody's mail waits for it".into(),
     }
 }
@@ -550,6 +572,8 @@ pub async fn perform(desk: &Desk, request: Request, actor: &str) -> Result<Respo
         Request::CredentialRotate { username, overlap_seconds, reason } => {
             credentials::rotate(desk, &username, overlap_seconds, &reason, actor).await
         }
+        Request::CredentialHold { username, reason } => credentials::hold(desk, &username, &reason, actor).await,
+        Request::CredentialRelease { username, reason } => credentials::release(desk, &username, &reason, actor).await,
         Request::SuppressionList { tenant, after } => suppressions::list(desk, &tenant, after).await,
         Request::SuppressionShow { tenant, address } => suppressions::show(desk, &tenant, &address).await,
         Request::SuppressionAdd { tenant, address, kind, expires, reason } => {
@@ -598,6 +622,8 @@ impl Request {
             | Self::CredentialIssue { .. }
             | Self::CredentialRevoke { .. }
             | Self::CredentialRotate { .. }
+            | Self::CredentialHold { .. }
+            | Self::CredentialRelease { .. }
             | Self::SuppressionAdd { .. }
             | Self::SuppressionRemove { .. }
             | Self::SuppressionImport { .. }

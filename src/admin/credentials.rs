@@ -1,15 +1,18 @@
 //! Commands on credentials.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::mail::{StreamId, TenantId, Username};
+use crate::policy::tenant::Pause;
 use crate::secret::Random;
 use crate::store::If;
 use crate::store::credential::{Credential, Origin, SECRETS, SecretHash, StoredSecret, new_secret};
 use crate::store::directory::Directory;
-use crate::store::tenants::{put_credential, remove_credential};
+use crate::store::holds::{self, Hold};
+use crate::store::tenants::{put_credential, put_new_credential, remove_credential};
 use crate::time::Timestamp;
 
 use super::command::{Changed, Desk, PAGE, Response, nearest, reason};
@@ -62,12 +65,12 @@ pub(super) async fn issue(desk: &Desk, wish: Wish, why: &str, actor: &str) -> Re
     };
     // What cannot be read is made anew: nobody can log in with it as it is.
     let damaged = directory.credential_is_damaged(&credential.username);
-    put_credential(desk.store.as_ref(), &credential, if damaged { If::Any } else { If::Absent }).await?;
+    put_new_credential(desk.store.as_ref(), &credential, if damaged { If::Any } else { If::Absent }).await?;
     desk.reload().await?;
     let command = format!("credential issue {}", credential.username);
     changed(desk, &credential, (None, Some(&credential)), &command, why, actor).await;
     Ok(Response::Issued(Issued {
-        credential: CredentialView::of(&credential, now),
+        credential: CredentialView::of(&credential, None, now),
         secret: ShownOnce(String::from_utf8_lossy(secret.expose()).into_owned()),
         old_secret_ends: None,
         warning: None,
@@ -86,17 +89,19 @@ pub(super) fn list(desk: &Desk, tenant: Option<&TenantId>, after: Option<&Userna
         .collect();
     found.sort_by(|a, b| a.username.cmp(&b.username));
     let now = desk.clock.now();
-    Ok(Response::Credentials(found.into_iter().take(PAGE).map(|one| CredentialView::of(one, now)).collect()))
+    let view = |one: &Arc<Credential>| CredentialView::of(one, directory.hold(&one.username), now);
+    Ok(Response::Credentials(found.into_iter().take(PAGE).map(view).collect()))
 }
 
 pub(super) async fn revoke(desk: &Desk, username: &Username, why: &str, actor: &str) -> Result<Response, CommandError> {
-    let credential = known(&desk.directory.load(), username)?;
+    let before = desk.directory.load_full();
+    let credential = known(&before, username)?;
     remove_credential(desk.store.as_ref(), username).await?;
     desk.reload().await?;
     let command = format!("credential revoke {username}");
     changed(desk, &credential, (Some(&credential), None), &command, why, actor).await;
     Ok(Response::Revoked(Revoked {
-        credential: CredentialView::of(&credential, desk.clock.now()),
+        credential: CredentialView::of(&credential, before.hold(username), desk.clock.now()),
         warning: of_file(&credential).then(|| revoked_beside_the_file(username)),
     }))
 }
@@ -110,7 +115,8 @@ pub(super) async fn rotate(
 ) -> Result<Response, CommandError> {
     let now = desk.clock.now();
     let ends = now.plus(Duration::from_secs(overlap_seconds));
-    let before = known(&desk.directory.load(), username)?;
+    let directory = desk.directory.load_full();
+    let before = known(&directory, username)?;
     let mut credential = before.clone();
     let secret = new_secret(desk.random.as_ref());
     // The newest that lives stays for the overlap; who had only the one before it has had their time.
@@ -129,10 +135,10 @@ pub(super) async fn rotate(
     let command = format!("credential rotate {username}");
     changed(desk, &credential, (Some(&before), Some(&credential)), &command, why, actor).await;
     Ok(Response::Issued(Issued {
-        credential: CredentialView::of(&credential, now),
+        credential: CredentialView::of(&credential, directory.hold(username), now),
         secret: ShownOnce(String::from_utf8_lossy(secret.expose()).into_owned()),
         old_secret_ends,
-        warning: of_file(&credential).then(|| rotated_beside_the_file(username, &SecretHash::of(&secret))),
+        warning: rotation_warning(&directory, &credential, &SecretHash::of(&secret)),
     }))
 }
 
@@ -167,6 +173,77 @@ fn shape(credential: &Credential, now: Timestamp) -> String {
         words.push(format!("from {}", networks.join(" ")));
     }
     words.join(", ")
+}
+
+/// How a credential is, for the audit trail.
+const HELD: &str = "on hold";
+const FREE: &str = "not on hold";
+
+/// Puts a credential on hold: what it sends is deferred from the next MAIL on. A hold that is there
+/// stays as it is.
+pub(super) async fn hold(desk: &Desk, username: &Username, why: &str, actor: &str) -> Result<Response, CommandError> {
+    let directory = desk.directory.load_full();
+    let credential = known(&directory, username)?;
+    if directory.hold(username).is_none() {
+        let since = Pause { at: desk.clock.now(), actor: actor.into(), reason: reason(why, "no reason was given") };
+        let hold = Hold { tenant: credential.tenant.clone(), since, released: None };
+        holds::put(desk.store.as_ref(), username, &hold).await?;
+        desk.reload().await?;
+        held(desk, &credential, HELD, &format!("credential hold {username}"), &hold.since.reason, actor).await;
+    }
+    let directory = desk.directory.load();
+    Ok(Response::Credential(CredentialView::of(&credential, directory.hold(username), desk.clock.now())))
+}
+
+/// Ends the hold on a credential. What was behind it stays behind, so that the relay does not at once
+/// put it on hold again by itself.
+pub(super) async fn release(
+    desk: &Desk,
+    username: &Username,
+    why: &str,
+    actor: &str,
+) -> Result<Response, CommandError> {
+    let directory = desk.directory.load_full();
+    let credential = known(&directory, username)?;
+    let standing = directory.last_hold(username).filter(|hold| hold.standing().is_some());
+    let Some(hold) = standing else {
+        return Err(CommandError::CredentialNotHeld { username: username.to_string() });
+    };
+    let released = Pause { at: desk.clock.now(), actor: actor.into(), reason: reason(why, "") };
+    let command = format!("credential release {username}");
+    let hold = Hold { released: Some(released.clone()), ..hold.clone() };
+    holds::put(desk.store.as_ref(), username, &hold).await?;
+    desk.reload().await?;
+    held(desk, &credential, FREE, &command, &released.reason, actor).await;
+    Ok(Response::Credential(CredentialView::of(&credential, None, desk.clock.now())))
+}
+
+/// Tells of a hold and of its end.
+async fn held(desk: &Desk, credential: &Credential, after: &str, command: &str, why: &str, actor: &str) {
+    desk.changed(Changed {
+        tenant: Some(&credential.tenant),
+        stream: credential.stream.as_ref(),
+        reason: why,
+        before: if after == HELD { FREE } else { HELD },
+        after,
+        ..Changed::by(actor, command)
+    })
+    .await;
+}
+
+/// What a rotation leaves to be done.
+fn rotation_warning(directory: &Directory, credential: &Credential, hash: &SecretHash) -> Option<String> {
+    let username = &credential.username;
+    let file = of_file(credential).then(|| rotated_beside_the_file(username, hash));
+    let held = directory.hold(username).map(|_| {
+        format!(
+            "{username} is on hold, and a new secret does not change that: `bulkhead credential release {username}` ends it, once the old secret is of no use to whoever had it"
+        )
+    });
+    match (file, held) {
+        (Some(file), Some(held)) => Some(format!("{file}; {held}")),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Whether the tenants file declares it, and so puts it back whenever it is applied.

@@ -74,6 +74,12 @@ pub enum CommandError {
         /// Tenant, or tenant and stream.
         what: String,
     },
+    /// It is not on hold.
+    #[error("credential {username} is not on hold")]
+    CredentialNotHeld {
+        /// Which.
+        username: String,
+    },
     /// A limit that cannot be.
     #[error("{limit} = {value}: a rate is from 0 to 1, so 5 % is 0.05, and a warning comes before its pause")]
     BadLimit {

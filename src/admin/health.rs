@@ -187,6 +187,9 @@ const COUNTERS: &[(&str, &str)] = &[
     ("bulkhead_outbox_messages_total", "Held messages that came to their end, by outcome"),
     ("bulkhead_outcomes_unknown_total", "Calls whose outcome never came to be known: SES may have taken the message"),
     ("bulkhead_breakers_opened_total", "How often a breaker opened, by cause"),
+    ("bulkhead_credentials_suspected_total", "Credentials that came to seem stolen, by what follows"),
+    ("bulkhead_volumes_unusual_total", "Tenants' hours whose volume was unusual, by which way it went"),
+    ("bulkhead_watch_skipped_total", "Recipients that were accepted and not watched"),
     ("bulkhead_reports_total", "Delivery status notifications and notices of the relay's own, by kind"),
     (
         "bulkhead_standing_changes_total",
@@ -203,6 +206,9 @@ const COUNTERS: &[(&str, &str)] = &[
 const GAUGES: &[(&str, &str)] = &[
     ("bulkhead_sessions_open", "Sessions open now"),
     ("bulkhead_damaged_records", "Records of tenants and credentials that cannot be read, whose mail is deferred"),
+    ("bulkhead_credentials_held", "Credentials on hold"),
+    ("bulkhead_watch_credentials", "Credentials whose habits are in memory"),
+    ("bulkhead_watch_bytes", "Octets of the habits in memory"),
     ("bulkhead_store_available", "1 while the store takes commits, 0 once it has stopped"),
     ("bulkhead_outbox_messages", "Messages held"),
     ("bulkhead_outbox_bytes", "Octets of messages held"),

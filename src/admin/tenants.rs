@@ -62,7 +62,7 @@ pub(super) async fn show(desk: &Desk, id: &TenantId) -> Result<Response, Command
     let mut credentials: Vec<_> = directory
         .credentials()
         .filter(|credential| credential.tenant == *id)
-        .map(|credential| CredentialView::of(credential, now))
+        .map(|credential| CredentialView::of(credential, directory.hold(&credential.username), now))
         .collect();
     credentials.sort_by(|a, b| a.username.cmp(&b.username));
     Ok(Response::Tenant(Box::new(TenantView::of(tenant, streams, credentials))))

@@ -174,6 +174,9 @@ pub struct CredentialView {
     pub actor: String,
     /// Its secrets that live, newest first.
     pub secrets: Vec<SecretView>,
+    /// Set while it is on hold.
+    #[serde(default)]
+    pub hold: Option<PauseView>,
 }
 
 /// That there is a secret, not what it is.
@@ -535,9 +538,10 @@ impl PauseView {
 }
 
 impl CredentialView {
-    /// A credential as it is at `now`.
-    pub fn of(credential: &Credential, now: Timestamp) -> Self {
+    /// A credential as it is at `now`, and what holds it.
+    pub fn of(credential: &Credential, hold: Option<&Pause>, now: Timestamp) -> Self {
         Self {
+            hold: hold.map(PauseView::of),
             username: credential.username.clone(),
             tenant: credential.tenant.clone(),
             stream: credential.stream.clone(),

@@ -122,11 +122,13 @@ kinds! {
     AccountResumed = "account_resumed",
     /// SES has changed the status of one of its tenants.
     SesTenantChanged = "ses_tenant_changed",
+    /// A credential sends what it never used to send; nothing is held.
+    CredentialSuspected = "credential_suspected",
     /// A credential is held: what it sends is not what it used to send.
     CredentialHeld = "credential_held",
     /// A credential may send again.
     CredentialReleased = "credential_released",
-    /// Far more mail than usual.
+    /// Far more mail than usual, or far less.
     VolumeUnusual = "volume_unusual",
     /// A daily quota is nearly used up.
     QuotaNear = "quota_near",

@@ -35,6 +35,22 @@ pub(super) enum Credential {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Put a credential on hold: what it sends is deferred with 451 until it is released
+    Hold {
+        /// Which
+        username: Username,
+        /// Why; its clients hear it
+        #[arg(long)]
+        reason: String,
+    },
+    /// End the hold on a credential, by hand or by the relay itself
+    Release {
+        /// Which
+        username: Username,
+        /// Why; for the log
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Give a credential a new secret, which is shown this once; the old one lives on for a while
     Rotate {
         /// Which
@@ -99,11 +115,27 @@ impl Credential {
                 out.line(format!("{} of tenant {} is revoked", credential.username, credential.tenant));
                 Ok(())
             }
+            Self::Hold { username, reason } => held(context, Request::CredentialHold { username, reason }),
+            Self::Release { username, reason } => held(context, Request::CredentialRelease { username, reason }),
             Self::Rotate { username, overlap, reason } => {
                 issued(context, Request::CredentialRotate { username, overlap_seconds: overlap.as_secs(), reason })
             }
         }
     }
+}
+
+fn held(context: &Context, request: Request) -> Result<(), Failure> {
+    let settings = context.settings()?;
+    let Response::Credential(credential) = block_on(ask(&settings, request))? else { return Err(strange()) };
+    if context.out.json {
+        return Ok(context.out.json(&credential)?);
+    }
+    let (username, tenant) = (&credential.username, &credential.tenant);
+    context.out.line(match &credential.hold {
+        Some(hold) => format!("{username} of tenant {tenant} is on hold since {}: {}", hold.at, hold.reason),
+        None => format!("{username} of tenant {tenant} is not on hold"),
+    });
+    Ok(())
 }
 
 fn issued(context: &Context, request: Request) -> Result<(), Failure> {
@@ -202,8 +234,9 @@ pub(super) fn table(credentials: &[CredentialView], out: Out) {
                     Origin::File => "file".into(),
                     Origin::Issued => "issued".into(),
                 },
+                or_dash(one.hold.as_ref().map(|hold| format!("since {}", hold.at)).unwrap_or_default()),
             ]
         })
         .collect();
-    out.table(&["USERNAME", "TENANT", "STREAM", "SECRETS", "FROM", "EXPIRES", "ORIGIN"], &rows);
+    out.table(&["USERNAME", "TENANT", "STREAM", "SECRETS", "FROM", "EXPIRES", "ORIGIN", "ON HOLD"], &rows);
 }

@@ -51,6 +51,8 @@ fn setting(text: &mut String, entry: &Entry) {
         Bounds::Told => entry.sentence.to_owned(),
         Bounds::Whole(range) => format!("{} From {} to {}.", entry.sentence, range.start(), range.end()),
         Bounds::AboveZero(most) => format!("{} Above 0, up to {most}.", entry.sentence),
+        Bounds::Times(most) => format!("{} From 1 to {most}.", entry.sentence),
+        Bounds::TimesOrZero(most) => format!("{} From 1 to {most}, or 0.", entry.sentence),
         Bounds::Choice(words) => {
             let words: Vec<String> = words.iter().map(quoted).collect();
             format!("{} One of {}.", entry.sentence, words.join(", "))
@@ -110,6 +112,9 @@ mod tests {
             (Bounds::Whole(range), Shown::Default(default), _) => {
                 let default: u64 = default.parse().unwrap();
                 if default < *range.end() { default + 1 } else { default - 1 }.to_string()
+            }
+            (Bounds::Times(_) | Bounds::TimesOrZero(_), Shown::Default(default), _) => {
+                (default.parse::<f64>().unwrap() + 0.5).to_string()
             }
             (Bounds::Flag, Shown::Default(default), _) => (default != "true").to_string(),
             (Bounds::Choice(words), Shown::Default(default), _) => {
@@ -197,8 +202,33 @@ mod tests {
     }
 
     #[test]
+    fn how_many_times_is_one_at_least_or_never() {
+        for (name, zero) in [("BULKHEAD_WATCH__JUMP_TIMES", false), ("BULKHEAD_WATCH__VOLUME_TIMES", true)] {
+            for value in ["1", "1.5", "1000", "3"] {
+                assert!(with(name, value).is_ok(), "{name}={value}");
+            }
+            assert_eq!(with(name, "0").is_ok(), zero, "{name}");
+            for value in ["0.5", "-1", "1000.1", "inf", "nan", "many"] {
+                let problems = with(name, value).unwrap_err();
+                assert!(problems[0].cure.starts_with("write a number from 1 to 1000"), "{value}: {problems:?}");
+            }
+        }
+    }
+
+    #[test]
     fn every_setting_has_a_sentence_and_numbers_have_units() {
-        let units = ["_bytes", "_seconds", "_hours", "days", "_second", "_unauthenticated", "_bounces", "_complaints"];
+        let units = [
+            "_percent",
+            "_recipients",
+            "_bytes",
+            "_seconds",
+            "_hours",
+            "days",
+            "_second",
+            "_unauthenticated",
+            "_bounces",
+            "_complaints",
+        ];
         let counts = [
             "header_fields",
             "recipients",
@@ -230,6 +260,7 @@ mod tests {
             "least_complaints",
             "account_least_recipients",
             "mails_per_hour",
+            "credentials",
         ];
         for entry in catalogue() {
             assert!(entry.sentence.len() > 10 && entry.sentence.ends_with('.'), "{}.{}", entry.chapter, entry.key);

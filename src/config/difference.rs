@@ -2,7 +2,7 @@
 //!
 //! Every field is named here; the compiler tells of one that is not.
 
-use super::{Admin, Audit, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings};
+use super::{Admin, Audit, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings, Watch};
 
 macro_rules! differing {
     ($old:expr, $new:expr, $group:ident, $section:literal, $($key:ident),+ $(,)?) => {{
@@ -133,6 +133,7 @@ impl Settings {
             audit,
             events,
             reputation: _,
+            watch,
             admin,
             log,
             places: _,
@@ -217,6 +218,27 @@ impl Settings {
             ledger_days,
             counter_days,
         );
+        let watch = differing!(
+            watch,
+            new.watch,
+            Watch,
+            "watch.",
+            stolen_credentials,
+            first_time_percent,
+            usual_first_time_percent,
+            first_time_least_recipients,
+            network_days,
+            jump_times,
+            jump_least_recipients,
+            again_hours,
+            volume_times,
+            volume_least_recipients,
+            credentials,
+            memory_bytes,
+            filter_bytes,
+            waiting_recipients,
+            flush_seconds,
+        );
         let admin = differing!(admin, new.admin, Admin, "admin.", address, allow_insecure);
         let log = differing!(log, new.log, Log, "log.", format, recipients, level);
         let top = top.into_iter().filter_map(|(key, differs)| differs.then_some(key));
@@ -226,6 +248,7 @@ impl Settings {
             .chain(notify)
             .chain(audit)
             .chain(events)
+            .chain(watch)
             .chain(admin)
             .chain(log)
             .collect()

@@ -70,6 +70,13 @@ impl Given<'_> {
         if number > 0.0 && number <= most { Ok(number) } else { Err(Fault::new(format!("is {number}"), cure)) }
     }
 
+    /// As a number from 1 to `most`, with or without a fraction, or as 0 where that may be.
+    pub fn times(&self, most: f64, or_zero: bool, cure: &str) -> Result<f64, Fault> {
+        let number = self.number(cure)?;
+        let fits = (1.0..=most).contains(&number) || or_zero && number == 0.0;
+        if fits { Ok(number) } else { Err(Fault::new(format!("is {number}"), cure)) }
+    }
+
     /// As yes or no.
     pub fn flag(&self) -> Result<bool, Fault> {
         match self.value {

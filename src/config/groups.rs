@@ -186,6 +186,38 @@ pub struct Reputation {
     pub rules: Rules,
 }
 
+/// What is watched for. Fields are the keys of `[watch]`.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Watch {
+    pub stolen_credentials: Stolen,
+    pub first_time_percent: usize,
+    pub usual_first_time_percent: usize,
+    pub first_time_least_recipients: usize,
+    pub network_days: usize,
+    pub jump_times: f64,
+    pub jump_least_recipients: usize,
+    pub again_hours: Duration,
+    pub volume_times: f64,
+    pub volume_least_recipients: usize,
+    pub credentials: usize,
+    pub memory_bytes: usize,
+    pub filter_bytes: usize,
+    pub waiting_recipients: usize,
+    pub flush_seconds: Duration,
+}
+
+/// What follows where a credential seems stolen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stolen {
+    /// It is told.
+    Alert,
+    /// The credential is put on hold as well.
+    Hold,
+    /// Nobody looks.
+    Off,
+}
+
 /// The admin address.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Admin {
@@ -630,6 +662,47 @@ impl Reputation {
         };
         section.end();
         Self { rules }
+    }
+}
+
+impl Watch {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let s = &mut section;
+        let watch = Self {
+            stolen_credentials: s.choice("stolen_credentials", Stolen::Alert,
+                &[("alert", Stolen::Alert), ("hold", Stolen::Hold), ("off", Stolen::Off)],
+                "What follows where a credential's recipients turn mostly first-time, its source network changes and its volume jumps, all in one hour: it is told, the credential is put on hold as well, or nobody looks."),
+            first_time_percent: s.whole("first_time_percent", 80, 1..=99,
+                "Percent of an hour's recipients that the credential may never have mailed before; more is a sign."),
+            usual_first_time_percent: s.whole("usual_first_time_percent", 50, 1..=100,
+                "The same over the last 7 days: where it was not under this percent, new recipients are no sign."),
+            first_time_least_recipients: s.whole("first_time_least_recipients", 50, 1..=1_000_000,
+                "Least recipients of an hour for that."),
+            network_days: s.whole("network_days", 30, 1..=365,
+                "Days for which a network (IPv4 /24, IPv6 /48) is known to a credential after its last use. Mail that comes mostly from unknown ones is a sign."),
+            jump_times: s.times("jump_times", 3.0, 1_000, false,
+                "How many times the usual volume of the same hour of the day, over the last 7 days, an hour may have; more is a sign."),
+            jump_least_recipients: s.whole("jump_least_recipients", 100, 1..=1_000_000,
+                "Recipients over the usual volume that such an hour has at least."),
+            again_hours: s.hours("again_hours", 24, 1..=720,
+                "Time in which the same credential is not told of again, and not put on hold again after its release."),
+            volume_times: s.times("volume_times", 3.0, 1_000, true,
+                "A tenant's hour is told of where it has more than so many times the recipients of the same hour of the last 7 days on average, or fewer than one in so many. 0: off."),
+            volume_least_recipients: s.whole("volume_least_recipients", 50, 1..=1_000_000,
+                "Least average for that, in recipients of the hour."),
+            credentials: s.whole("credentials", 10_000, 1..=1_000_000,
+                "Credentials whose habits are in memory at once; those used least recently are written and read again at their next mail."),
+            memory_bytes: s.whole("memory_bytes", 67_108_864, 1_048_576..=1_099_511_627_776,
+                "Octets that they take there, about."),
+            filter_bytes: s.whole("filter_bytes", 65_536, 2_048..=65_536,
+                "Largest filter of the addresses a credential has mailed, in octets, rounded down to a power of two; 65536 hold some 46,000. Past it nobody can tell who is new, and the credential is not suspected."),
+            waiting_recipients: s.whole("waiting_recipients", 100_000, 1_000..=10_000_000,
+                "Recipients of accepted messages that wait to be looked at; what is over it is not watched."),
+            flush_seconds: s.seconds("flush_seconds", 30, 1..=3_600,
+                "How often habits are written; a crash forgets what came since."),
+        };
+        section.end();
+        watch
     }
 }
 

@@ -35,7 +35,7 @@ pub use defaults::default_file;
 pub use file::OTHER_VARIABLES;
 pub use groups::{
     Admin, Audit, Aws, CertificateFiles, Events, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log, Notify, Outbox,
-    Reputation, Tls,
+    Reputation, Stolen, Tls, Watch,
 };
 pub use problem::{Note, Place, Problem};
 pub use tenants::{load_tenants, read_tenants};
@@ -75,6 +75,8 @@ pub struct Settings {
     pub events: Events,
     /// When standing changes.
     pub reputation: Reputation,
+    /// What is watched for.
+    pub watch: Watch,
     /// Health and metrics.
     pub admin: Admin,
     /// The journal.
@@ -161,6 +163,11 @@ impl Settings {
             "reputation",
             "When a stream or a tenant is warned, slowed and paused by what becomes of its mail, read again on SIGHUP. A tenants file may have limits for each tenant and stream.",
         ));
+
+        let watch = Watch::of(top.section(
+            "watch",
+            "Credentials that seem stolen, and tenants whose volume is unusual: what the relay tells of by itself.",
+        ));
         let admin = Admin::of(top.section("admin", "Health and metrics, by HTTP: /healthz, /readyz, /metrics."));
         let log = Log::of(top.section("log", "The log on standard output."));
         top.end();
@@ -179,6 +186,7 @@ impl Settings {
             audit,
             events,
             reputation,
+            watch,
             admin: admin?,
             log: log?,
             places: Places::default(),

@@ -47,6 +47,10 @@ pub enum Bounds {
     Whole(RangeInclusive<u64>),
     /// A number above 0 and up to this one.
     AboveZero(u64),
+    /// How many times something is: from 1 to this one.
+    Times(u64),
+    /// The same, or 0 for never.
+    TimesOrZero(u64),
     /// One of a few words.
     Choice(Vec<&'static str>),
     /// `true` or `false`.
@@ -115,6 +119,15 @@ impl<'d> Section<'d> {
         self.declare(key, Shown::Default(default.to_string()), about, Bounds::AboveZero(1));
         let cure = format!("write a rate above 0 and up to 1, such as {default}: 5 % is 0.05");
         self.read(key, |given| given.above_zero(1.0, &cure)).unwrap_or(default)
+    }
+
+    /// How many times something is: from 1 to `most`, with or without a fraction; with `or_zero`, 0 too.
+    pub fn times(&mut self, key: &'static str, default: f64, most: u32, or_zero: bool, about: &'static str) -> f64 {
+        let bounds = if or_zero { Bounds::TimesOrZero(most.into()) } else { Bounds::Times(most.into()) };
+        self.declare(key, Shown::Default(format!("{default:?}")), about, bounds);
+        let zero = if or_zero { ", or 0" } else { "" };
+        let cure = format!("write a number from 1 to {most}{zero}, such as {default:?}");
+        self.read(key, |given| given.times(most.into(), or_zero, &cure)).unwrap_or(default)
     }
 
     /// Yes or no.

@@ -6,6 +6,7 @@
 //! - [`tenants`]: tenants, streams, credentials, suppressions, and whose an event is
 //! - [`reputation`]: what counts, the limits, the ladder, and how to change them
 //! - [`announcements`]: what people and their programs are told, and how a webhook is verified
+//! - [`watch`]: credentials that seem stolen, holds, tenants whose volume is unusual
 //! - [`losses`]: every way to lose, to double or to leak a message, what prevents it, and what remains
 //! - [`attacks`]: what one tenant might try against another, and what stops it
 //! - [`rfc_status`]: which RFCs, how far
@@ -35,6 +36,10 @@ pub mod reputation {}
 /// What people and their programs are told, and how a webhook is verified.
 #[doc = include_str!("announcements.md")]
 pub mod announcements {}
+
+/// Credentials that seem stolen, holds, tenants whose volume is unusual.
+#[doc = include_str!("watch.md")]
+pub mod watch {}
 
 /// Every way to lose, to double or to leak a message, what prevents it, and what remains.
 #[doc = include_str!("losses.md")]

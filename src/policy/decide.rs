@@ -5,14 +5,14 @@
 //! terms; how a client is told stands elsewhere. What a message claims is judged by the tenant's
 //! senders alone, never by whose domain it is besides.
 //!
-//! The gate asks four times: [`standing`] and [`sender`] at MAIL, [`recipient`] at RCPT, [`message`]
-//! after DATA, and [`recipient_under`] again for the stream that the message chose. The dispatcher
+//! The gate asks four times: [`standing`], [`credential`] and [`sender`] at MAIL, [`recipient`] at
+//! RCPT, [`message`] after DATA, and [`recipient_under`] again for the stream that the message chose. The dispatcher
 //! asks [`leaving`], [`still_owned`] and [`recipient_under`] when the turn of held mail comes.
 //! What can go wrong: a login whose tenant, credential or stream is no longer there. That is for
 //! the operator to mend, so such mail is deferred and never refused for good.
 
 use crate::mail::header::{Originators, Wishes};
-use crate::mail::{Login, Mailbox, ReversePath, StreamId};
+use crate::mail::{Login, Mailbox, ReversePath, StreamId, Username};
 use crate::policy::reputation::{Brake, Step};
 use crate::policy::tenant::{Pause, PausedReply, Stream, StreamKind, Suppression, SuppressionReason, Tenant};
 use crate::time::Timestamp;
@@ -51,6 +51,13 @@ pub enum Reason {
     TenantGone,
     /// The credential was revoked, has expired, or its secret was rotated away.
     CredentialGone,
+    /// The credential is on hold: it seems stolen, or somebody holds it by hand.
+    CredentialHeld {
+        /// Which.
+        credential: Username,
+        /// Since when and why.
+        hold: Pause,
+    },
     /// The stream that the credential is bound to, or the tenant's default, is not there.
     StreamGone {
         /// Which.
@@ -154,6 +161,7 @@ impl Reason {
             Self::SenderNotOwned { .. } => "sender_not_owned",
             Self::TenantGone => "tenant_gone",
             Self::CredentialGone => "credential_gone",
+            Self::CredentialHeld { .. } => "credential_held",
             Self::StreamGone { .. } => "stream_gone",
             Self::TenantPaused(_) => "tenant_paused",
             Self::SesTenantDisabled(_) => "ses_tenant_disabled",
@@ -180,6 +188,7 @@ impl Reason {
             Self::SenderNotOwned { .. }
             | Self::TenantGone
             | Self::CredentialGone
+            | Self::CredentialHeld { .. }
             | Self::TenantPaused(_)
             | Self::SesTenantDisabled(_)
             | Self::TenantBraked(_)
@@ -203,6 +212,19 @@ pub fn standing<'a>(tenant: Option<&'a Tenant>, login: &Login, credential_stands
         Some(tenant) if tenant.id == login.tenant && credential_stands => Verdict::Grant(tenant),
         Some(tenant) if tenant.id == login.tenant => Verdict::Defer(Reason::CredentialGone, None),
         Some(_) | None => Verdict::Defer(Reason::TenantGone, None),
+    }
+}
+
+/// Whether the credential of `login` may be used: `hold` is what stands against it now. What it sends
+/// is deferred and nothing is lost; what was accepted from it before leaves as ever, and so does the
+/// mail of the tenant's other credentials.
+pub fn credential(login: &Login, hold: Option<&Pause>) -> Verdict<()> {
+    match hold {
+        Some(hold) => {
+            let held = Reason::CredentialHeld { credential: login.credential.clone(), hold: hold.clone() };
+            Verdict::Defer(held, None)
+        }
+        None => Verdict::Grant(()),
     }
 }
 
@@ -345,6 +367,7 @@ fn ends(reason: &Reason) -> Option<Timestamp> {
         Reason::SenderNotOwned { .. }
         | Reason::TenantGone
         | Reason::CredentialGone
+        | Reason::CredentialHeld { .. }
         | Reason::StreamGone { .. }
         | Reason::TenantPaused(_)
         | Reason::SesTenantDisabled(_)

@@ -3,7 +3,8 @@
 //! Promises: every question reads the directory of that moment, so a credential that was revoked,
 //! rotated away or moved since the login ends the session at its next command, and a pause is heard
 //! at the next MAIL. A tenant's login succeeds while it is paused: MAIL then says that it is paused
-//! and why, where a refused login would send people looking for a wrong password.
+//! and why, where a refused login would send people looking for a wrong password. So it is with a
+//! credential on hold.
 //! What can go wrong: the store does not answer, or the record of the tenant or the credential has
 //! become unreadable (451, nothing is lost); verification is busy, or a record is damaged (454).
 
@@ -157,11 +158,15 @@ impl Office {
         }
         let tenant = directory.tenant(&login.tenant);
         let stands = still_stands(&directory, login, peer.ip(), self.means.clock.now());
-        match (decide::standing(tenant.map(|tenant| &**tenant), login, stands).into_result(), tenant) {
-            (Ok(_), Some(tenant)) => Ok(Arc::clone(tenant)),
+        let hold = directory.hold(&login.credential);
+        let judged = decide::standing(tenant.map(|tenant| &**tenant), login, stands)
+            .into_result()
+            .and_then(|_| decide::credential(login, hold).into_result());
+        match (judged, tenant) {
+            (Ok(()), Some(tenant)) => Ok(Arc::clone(tenant)),
             (Err(stop), _) => Err(Turned::by(&stop)),
             // Standing is granted to a tenant that is there.
-            (Ok(_), None) => Err(Turned::by(&Stop::Defer(Reason::TenantGone, None))),
+            (Ok(()), None) => Err(Turned::by(&Stop::Defer(Reason::TenantGone, None))),
         }
     }
 }

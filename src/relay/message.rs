@@ -267,10 +267,12 @@ fn conclude(handed: HandedOver, mut record: Record, notes: &[String]) -> Result<
     }
     match handed.how {
         How::Relayed(receipt) => {
+            record.watched();
             record.relayed(&receipt, notes);
             Ok(receipt)
         }
         How::Held { receipt, cause, words } => {
+            record.watched();
             record.queued(&receipt, cause.word(), &words, notes);
             Ok(receipt)
         }
@@ -385,6 +387,12 @@ impl Record {
         if let Some(stream) = &self.stream {
             journal::recipient_refused(self.session, self.id, &self.login, stream, recipient, reason);
         }
+    }
+
+    /// Tells the watch whom the client hears 250 for.
+    fn watched(&self) {
+        let means = &self.office.means;
+        means.watch.accepted(&self.login, self.peer.ip(), &self.recipients_offered, means.clock.now());
     }
 
     fn relayed(mut self, receipt: &Receipt, notes: &[String]) {

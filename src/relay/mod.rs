@@ -52,6 +52,7 @@ use crate::smtp::{Session, Terms};
 use crate::store::Store;
 use crate::store::directory::Current;
 use crate::time::Clock;
+use crate::watch::Watch;
 use crate::wire::Acceptor;
 use admission::{Place, Tally as Places};
 
@@ -78,6 +79,8 @@ pub struct Means {
     pub clock: Arc<dyn Clock>,
     /// Randomness for ids and the credential cache's key.
     pub random: Arc<dyn Random>,
+    /// Who is told of what was accepted.
+    pub watch: Watch,
 }
 
 impl std::fmt::Debug for Means {

@@ -50,6 +50,11 @@ fn words(reason: &Reason) -> ((u16, u16), String, bool) {
         Reason::CredentialGone => {
             return ((7, 0), "the credential of this session is no longer valid; log in again".into(), true);
         }
+        Reason::CredentialHeld { credential, hold } => {
+            let reason = plain(&hold.reason, WORDS);
+            let since = hold.at.rfc3339();
+            (POLICY, format!("credential {credential} is on hold since {since}: {reason}; ask your operator"))
+        }
         Reason::StreamGone { stream } => {
             ((3, 5), format!("stream {stream} is not set up at this relay; its operator has to mend that"))
         }
@@ -253,7 +258,7 @@ mod tests {
     use std::mem::discriminant;
 
     use super::*;
-    use crate::mail::{Mailbox, StreamId};
+    use crate::mail::{Mailbox, StreamId, Username};
     use crate::outbox::Past;
     use crate::policy::reputation::{Charge, Offence, Rule, Span};
     use crate::store::CommitError;
@@ -298,6 +303,12 @@ mod tests {
             (not_owned("Sender"), "451 4.7.1", "550 5.7.1", "Sender <a@b.example>"),
             (Reason::TenantGone, "421 4.7.0", "550 5.7.0", "log in again"),
             (Reason::CredentialGone, "421 4.7.0", "550 5.7.0", "log in again"),
+            (
+                Reason::CredentialHeld { credential: Username::parse("acme-app").unwrap(), hold: pause() },
+                "451 4.7.1",
+                "550 5.7.1",
+                "credential acme-app is on hold since 2026-05-01T09:15:02.418Z: bounces ?ber 5 %??250 ok; ask your operator",
+            ),
             (Reason::StreamGone { stream: stream() }, "451 4.3.5", "550 5.3.5", "stream marketing is not set up"),
             (
                 Reason::TenantPaused(pause()),
@@ -369,7 +380,7 @@ mod tests {
             assert_told(&stopped(&until), deferred, dated);
             assert_told(&stopped(&Stop::Refuse(reason)), refused, part);
         }
-        assert_eq!(names.len(), 15, "as many as policy has");
+        assert_eq!(names.len(), 16, "as many as policy has");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Promises: counts only grow. Rows of hours past [`KEPT_HOURS`] are removed by the janitor.
 //! What can go wrong: a damaged row is [`ReadError::Corrupt`] for its readers, never a zero.
 
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
@@ -121,6 +122,25 @@ pub async fn cohorts(
             return Ok(found);
         }
     }
+}
+
+/// Recipients that SES took messages for, by the hours `from` to `to` in which there were any: all nodes
+/// summed.
+pub async fn accepted(
+    store: &dyn Store,
+    tenant: &TenantId,
+    stream: &StreamId,
+    from: Hour,
+    to: Hour,
+) -> Result<BTreeMap<Hour, u64>, ReadError> {
+    let mut hours: BTreeMap<Hour, u64> = BTreeMap::new();
+    for (cohort, counts) in cohorts(store, tenant, stream, from, to).await? {
+        if counts.accepted > 0 {
+            let sum = hours.entry(cohort.hour).or_default();
+            *sum = sum.saturating_add(counts.accepted);
+        }
+    }
+    Ok(hours)
 }
 
 /// One row as it stands at `node`; nothing there is zero.
@@ -260,6 +280,10 @@ mod tests {
         assert_eq!(of(499, 600).await.accepted, 2);
         assert_eq!(of(500, 600).await, Counts::default());
         assert_eq!(of(12, 10).await, Counts::default());
+        let Row { tenant, stream, .. } = row("news", 0);
+        let hours = accepted(&store, &tenant, &stream, Hour(100), Hour(399)).await.unwrap();
+        assert_eq!(hours.len(), 300);
+        assert!(hours.iter().zip(100..).all(|((hour, sum), n)| (hour.0, *sum) == (n, 2)));
     }
 
     #[tokio::test]

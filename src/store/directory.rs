@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::credential::Credential;
+use super::holds::Hold;
 use super::key::Key;
 use crate::mail::{ConfigurationSet, Mailbox, SesTenant, StreamId, TenantId, Username};
 use crate::policy::tenant::{Pause, Standing, Tenant};
@@ -28,6 +29,7 @@ pub struct Directory {
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
     credentials: HashMap<Username, Arc<Credential>>,
     sets: HashMap<ConfigurationSet, (TenantId, StreamId)>,
+    holds: HashMap<Username, Hold>,
     faults: Vec<Fault>,
 }
 
@@ -90,6 +92,11 @@ impl Directory {
         directory
     }
 
+    /// The same directory, with the holds on credentials.
+    pub fn with_holds(self, holds: HashMap<Username, Hold>) -> Self {
+        Self { holds, ..self }
+    }
+
     /// The same directory, with what could not be read.
     pub fn with_faults(self, faults: Vec<Fault>) -> Self {
         Self { faults, ..self }
@@ -129,6 +136,22 @@ impl Directory {
     /// All credentials, in no order.
     pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
         self.credentials.values()
+    }
+
+    /// What stands against a credential now.
+    pub fn hold(&self, username: &Username) -> Option<&Pause> {
+        self.last_hold(username)?.standing()
+    }
+
+    /// The hold that stands, or the last one that was released, of its present tenant's time.
+    pub fn last_hold(&self, username: &Username) -> Option<&Hold> {
+        let tenant = &self.credentials.get(username)?.tenant;
+        self.holds.get(username).filter(|hold| hold.tenant == *tenant)
+    }
+
+    /// How many credentials are on hold.
+    pub fn held_credentials(&self) -> usize {
+        self.holds.keys().filter(|username| self.hold(username).is_some()).count()
     }
 
     /// Whose a configuration set is.

@@ -16,6 +16,9 @@
 //! | `standing` | tenant, stream or empty | what the judge has come to, and the last resume |
 //! | `sesstatus` | SES tenant | SES has disabled its sending |
 //! | `credential` | username | one credential with its secrets' hashes |
+//! | `credentialhold` | username | that a credential is on hold, or was |
+//! | `habit` | username | what a credential is used to |
+//! | `habitfilter` | username, number | a chunk of the filter of whom it has mailed |
 //! | `suppression` | tenant, folded mailbox, reason | one entry; an address has one a reason |
 //! | `counter` | tenant, stream, hour, node | one node's counts of a cohort; `node~` and four digits of the second from which, where the window began anew within the hour |
 //! | `domain` | tenant, day, domain, node | one node's counts of a tenant's mail to a domain, or of all further ones (`*`) |
@@ -157,6 +160,31 @@ impl Key {
     /// All credentials.
     pub fn credentials() -> Self {
         Self::of(&["credential"])
+    }
+
+    /// The hold on a credential.
+    pub fn credential_hold(username: &Username) -> Self {
+        Self::of(&["credentialhold", username.as_str()])
+    }
+
+    /// All holds on credentials.
+    pub fn credential_holds() -> Self {
+        Self::of(&["credentialhold"])
+    }
+
+    /// What a credential is used to.
+    pub fn habit(username: &Username) -> Self {
+        Self::of(&["habit", username.as_str()])
+    }
+
+    /// What all credentials are used to.
+    pub fn habits() -> Self {
+        Self::of(&["habit"])
+    }
+
+    /// A chunk of the filter of whom a credential has mailed.
+    pub fn habit_filter(username: &Username, chunk: usize) -> Self {
+        Self::of(&["habitfilter", username.as_str(), &format!("{chunk:02x}")])
     }
 
     /// An entry of the suppression list.
@@ -315,6 +343,10 @@ mod tests {
             Key::domain(&tenant, 0x4abc, "gmail.com", "n1").octets(),
             b"domain\0acme\x0000004abc\0gmail.com\0n1\0"
         );
+        let username = Username::parse("acme-app").unwrap();
+        assert_eq!(Key::credential_hold(&username).octets(), b"credentialhold\0acme-app\0");
+        assert_eq!(Key::habit(&username).octets(), b"habit\0acme-app\0");
+        assert_eq!(Key::habit_filter(&username, 31).octets(), b"habitfilter\0acme-app\x001f\0");
         assert_eq!(Key::event_id("00ff").octets(), b"eventid\x0000ff\0");
         assert_eq!(Key::event(Hour(1), "00ff").octets(), b"event\x0000000001\x0000ff\0");
         let id = MessageId::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap();

@@ -13,6 +13,8 @@ pub mod audit;
 pub mod counters;
 pub mod credential;
 pub mod directory;
+pub mod habits;
+pub mod holds;
 pub mod key;
 pub mod ledger;
 pub mod memory;

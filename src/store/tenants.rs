@@ -6,6 +6,7 @@
 //! | `sender`, `stream` | one each, so that no row grows past 4 KB with their number |
 //! | `pause` `standing` `sesstatus` | state, not declaration: no file brings or takes one |
 //! | `credential` | one each, found by username |
+//! | `credentialhold` | state, as a pause is |
 //!
 //! The tenant's row is what makes it a tenant: rows that refer to none are left behind by a removal
 //! that was cut short, and are passed over here and cleared away when the tenant comes again.
@@ -19,7 +20,7 @@ mod apply;
 mod difference;
 mod row;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub use apply::apply;
 pub use difference::{Change, Conflict, differences};
@@ -27,6 +28,7 @@ pub use difference::{Change, Conflict, differences};
 use self::row::{StreamRow, TenantRow};
 use super::credential::Credential;
 use super::directory::{Directory, Fault};
+use super::holds::Hold;
 use super::ses_statuses::Status;
 use super::{Batch, CommitError, If, Key, ReadError, Store, Versioned, record};
 use crate::mail::{SesTenant, StreamId, TenantId, Username};
@@ -86,6 +88,9 @@ pub async fn load(store: &dyn Store) -> Result<Directory, ReadError> {
     for (key, row) in rows(store, &Key::credentials()).await? {
         loading.credential(&key, &row.value);
     }
+    for (key, row) in rows(store, &Key::credential_holds()).await? {
+        loading.hold(&key, &row.value);
+    }
     Ok(loading.finish())
 }
 
@@ -138,7 +143,16 @@ pub async fn resume(
     store.commit(batch).await.map(drop)
 }
 
-/// Writes a credential; `If::Absent` for a new one, so that nobody's username is taken.
+/// Writes a credential that was made with a new secret; what stood against an older one of its name
+/// is gone. `If::Absent` where nobody's username may be taken.
+pub async fn put_new_credential(store: &dyn Store, credential: &Credential, condition: If) -> Result<(), CommitError> {
+    let mut batch = Batch::new();
+    batch.put(Key::credential(&credential.username), condition, record::seal(credential));
+    batch.remove(Key::credential_hold(&credential.username), If::Any);
+    store.commit(batch).await.map(drop)
+}
+
+/// Writes a credential that is there.
 pub async fn put_credential(store: &dyn Store, credential: &Credential, condition: If) -> Result<(), CommitError> {
     let mut batch = Batch::new();
     batch.put(Key::credential(&credential.username), condition, record::seal(credential));
@@ -177,6 +191,8 @@ struct Loading {
     standings: BTreeMap<(TenantId, Option<StreamId>), Standing>,
     ses_statuses: BTreeMap<SesTenant, Pause>,
     credentials: Vec<Credential>,
+    /// `None`: there is a row, and it cannot be read.
+    holds: HashMap<Username, Option<Hold>>,
     faults: Vec<Fault>,
 }
 
@@ -261,6 +277,13 @@ impl Loading {
         }
     }
 
+    fn hold(&mut self, key: &Key, value: &[u8]) {
+        let Some([username]) = self.names(key) else { return };
+        let Some(username) = self.checked(key, Username::parse(&username)) else { return };
+        let hold = self.opened(key, value, None);
+        self.holds.insert(username, hold);
+    }
+
     /// The parts of a key behind its kind.
     fn names<const N: usize>(&mut self, key: &Key) -> Option<[String; N]> {
         let parts = key.parts().unwrap_or_default();
@@ -319,7 +342,21 @@ impl Loading {
             tenants.push(tenant);
         }
         self.credentials.retain(|credential| there.contains(&credential.tenant));
-        Directory::new(tenants, self.credentials).with_faults(self.faults)
+        let holds = self.credentials.iter().filter_map(|credential| {
+            let hold = self.holds.remove(&credential.username)?;
+            let damaged = || Hold {
+                tenant: credential.tenant.clone(),
+                since: Pause {
+                    at: Timestamp::default(),
+                    actor: "bulkhead".into(),
+                    reason: "the record of this hold is damaged; a release ends it".into(),
+                },
+                released: None,
+            };
+            Some((credential.username.clone(), hold.unwrap_or_else(damaged)))
+        });
+        let holds = holds.collect();
+        Directory::new(tenants, self.credentials).with_holds(holds).with_faults(self.faults)
     }
 }
 

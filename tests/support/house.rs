@@ -344,6 +344,7 @@ impl House {
             acceptor: Some(Arc::new(certificates)),
             clock: clock_of(false),
             random,
+            watch: bulkhead::watch::Watch::off(),
         };
         let listener = |tls| Listener { address: "127.0.0.1:0".parse().unwrap(), tls, trusted_proxies: None };
         let listeners = vec![listener(Tls::Starttls), listener(Tls::Implicit)];

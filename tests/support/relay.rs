@@ -31,8 +31,9 @@ use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::memory::MemoryStore;
 use bulkhead::store::tally::Tally;
 use bulkhead::store::{Batch, CommitError, Key, Pending, ReadError, Store, Versioned};
-use bulkhead::time::{Clock as _, Timestamp};
+use bulkhead::time::{Clock, Timestamp};
 use bulkhead::upstream::{Call, Mailer, Outcome, Paused, Refused, Retry};
+use bulkhead::watch::Watch;
 use bulkhead::wire::Duplex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -307,6 +308,15 @@ impl Stand {
     }
 
     pub async fn with(limits: Limits) -> Self {
+        Self::watched(limits, Arc::new(MachineClock), |_, _| Watch::off()).await
+    }
+
+    /// With a clock of its own, and who is told of what is accepted.
+    pub async fn watched(
+        limits: Limits,
+        clock: Arc<dyn Clock>,
+        watch: impl FnOnce(&Arc<Fragile>, &Current) -> Watch,
+    ) -> Self {
         static STANDS: AtomicUsize = AtomicUsize::new(0);
         journal();
         let number = STANDS.fetch_add(1, Ordering::Relaxed);
@@ -331,8 +341,9 @@ impl Stand {
             directory: Arc::clone(&directory),
             dispatch: Arc::clone(&dispatch),
             acceptor: Some(Arc::clone(&certificates) as _),
-            clock: Arc::new(MachineClock),
+            clock,
             random: Arc::new(MachineRandom),
+            watch: watch(&store, &directory),
         };
         let listener = |tls, trusted: Option<&str>| Listener {
             address: "127.0.0.1:0".parse().unwrap(),
