@@ -250,6 +250,7 @@ impl House {
             dispatch_options(&settings),
             &found.digests,
         );
+        dispatch.recall().await?;
         let lanes = Arc::downgrade(&dispatch);
         desk.ask_of_lanes(Box::new(move |lane| lanes.upgrade()?.why(lane)));
         let janitor = Janitor::new(store.clone(), clock.clone())
@@ -461,6 +462,10 @@ fn dispatch_options(settings: &Settings) -> dispatch::Options {
         dedupe_window: set.dedupe_window_seconds,
         dedupe_entries: set.dedupe_entries,
         max_send_rate: settings.aws.max_send_rate,
+        max_24_hour_send: settings.aws.max_24_hour_send,
+        quota_reserve: settings.aws.quota_reserve_percent as f64 / 100.0,
+        exposure: settings.exposure.rules(),
+        reputation: crate::policy::reputation::Rules::default(),
         reports: notify
             .from
             .clone()

@@ -2,7 +2,7 @@
 //!
 //! Every field is named here; the compiler tells of one that is not.
 
-use super::{Admin, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings};
+use super::{Admin, Aws, CertificateFiles, Events, Exposure, Limits, Log, Notify, Outbox, Settings};
 
 macro_rules! differing {
     ($old:expr, $new:expr, $group:ident, $section:literal, $($key:ident),+ $(,)?) => {{
@@ -79,6 +79,7 @@ impl Settings {
             outbox,
             notify,
             events,
+            exposure,
             admin,
             log,
             places: _,
@@ -106,6 +107,8 @@ impl Settings {
             large_call_seconds,
             call_wait_seconds,
             max_send_rate,
+            max_24_hour_send,
+            quota_reserve_percent,
         );
         let outbox = differing!(
             outbox,
@@ -149,9 +152,29 @@ impl Settings {
             ledger_days,
             counter_days,
         );
+        let exposure = differing!(
+            exposure,
+            new.exposure,
+            Exposure,
+            "exposure.",
+            start_recipients,
+            floor_recipients,
+            open_recipients,
+            horizon_seconds,
+            settled_days,
+            settled_recipients,
+        );
         let admin = differing!(admin, new.admin, Admin, "admin.", address, allow_insecure);
         let log = differing!(log, new.log, Log, "log.", format, recipients, level);
         let top = top.into_iter().filter_map(|(key, differs)| differs.then_some(key));
-        top.chain(tls).chain(aws).chain(outbox).chain(notify).chain(events).chain(admin).chain(log).collect()
+        top.chain(tls)
+            .chain(aws)
+            .chain(outbox)
+            .chain(notify)
+            .chain(events)
+            .chain(exposure)
+            .chain(admin)
+            .chain(log)
+            .collect()
     }
 }

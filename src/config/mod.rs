@@ -33,7 +33,8 @@ use std::path::{Path, PathBuf};
 pub use defaults::default_file;
 pub use file::OTHER_VARIABLES;
 pub use groups::{
-    Admin, Aws, CertificateFiles, Events, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log, Notify, Outbox, Tls,
+    Admin, Aws, CertificateFiles, Events, Exposure, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log, Notify,
+    Outbox, Tls,
 };
 pub use problem::{Note, Place, Problem};
 pub use tenants::{load_tenants, read_tenants};
@@ -69,6 +70,8 @@ pub struct Settings {
     pub notify: Notify,
     /// Where SES's events come from.
     pub events: Events,
+    /// What may be out unheard of.
+    pub exposure: Exposure,
     /// Health and metrics.
     pub admin: Admin,
     /// The journal.
@@ -150,6 +153,10 @@ impl Settings {
             "The relay's own mail: notices of expired messages and delivery status notifications. Without it none are sent.",
         ));
         let events = Events::of(top.section("events", "SES's events: bounces, complaints, deliveries."));
+        let exposure = Exposure::of(top.section(
+            "exposure",
+            "The exposure window: how many recipients of a stream may be out whose outcome is not known.",
+        ));
         let admin = Admin::of(top.section("admin", "Health and metrics, by HTTP: /healthz, /readyz, /metrics."));
         let log = Log::of(top.section("log", "The log on standard output."));
         top.end();
@@ -166,6 +173,7 @@ impl Settings {
             outbox,
             notify,
             events,
+            exposure,
             admin: admin?,
             log: log?,
             places: Places::default(),

@@ -444,6 +444,8 @@ pub struct World {
     pub ses: Arc<Ses>,
     pub directory: Current,
     pub options: Options,
+    /// What SES took, not yet counted: see [`World::count`].
+    pub tally: Arc<Tally>,
     heard: Mutex<Vec<Heard>>,
     lines: Lines,
 }
@@ -509,6 +511,7 @@ pub fn simulate<T>(plan: Plan, story: impl AsyncFnOnce(Arc<World>) -> T) -> T {
             ses,
             directory: Arc::new(ArcSwap::from_pointee(Directory::new(plan.tenants, []))),
             options: plan.options,
+            tally: Arc::new(Tally::default()),
             heard: Mutex::default(),
             lines,
             clock,
@@ -547,9 +550,11 @@ impl World {
             directory: Arc::clone(&self.directory),
             clock: Arc::clone(&self.clock) as _,
             random: Arc::clone(&self.random) as _,
-            tally: Arc::new(Tally::default()),
+            tally: Arc::clone(&self.tally),
         };
-        (Dispatch::new(means, self.options.clone(), &found.digests), found)
+        let dispatch = Dispatch::new(means, self.options.clone(), &found.digests);
+        dispatch.recall().await.unwrap();
+        (dispatch, found)
     }
 
     pub fn now(&self) -> Millis {
@@ -711,7 +716,8 @@ pub fn tenant(name: &str, weight: u32) -> Tenant {
         dedupe: false,
         dsn: false,
         enforce: None,
-        exposure: true,
+        // Its SES publishes no events; a story about the window says so.
+        exposure: false,
         limits: Limits::default(),
         pause: None,
         standing: Standing::default(),
