@@ -50,6 +50,7 @@ default_stream = "transactional"
 id = "transactional"
 kind = "transactional"
 configuration_set = "load-transactional"
+exposure = false
 handoff = "${BULKHEAD_HANDOFF:-through}"
 [[tenant.credential]]
 username = "user"

@@ -49,7 +49,9 @@ use crate::mail::Username;
 use crate::mail::header::HeaderLimits;
 use crate::notify;
 use crate::outbox::recover::{Found, RecoverError};
-use crate::outbox::{self, Outbox};
+use crate::outbox::{self, Lane, Outbox};
+use crate::policy::effect::Count;
+use crate::policy::exposure::OutcomeKind;
 use crate::policy::{takeover, volume};
 use crate::relay::{self, Ages, Means, Relay};
 use crate::reputation::{self, Reputation};
@@ -312,6 +314,8 @@ impl House {
             dispatch_options(&settings),
             &found.digests,
         );
+        dispatch.recall().await?;
+        hear_outcomes(&reputation, &dispatch);
         let lanes = Arc::downgrade(&dispatch);
         desk.ask_of_lanes(Box::new(move |lane| lanes.upgrade()?.why(lane)));
         let janitor = Janitor::new(store.clone(), clock.clone())
@@ -509,6 +513,24 @@ fn webhook_of(settings: &Settings) -> Result<Option<notify::Webhook>, BuildError
     Ok(Some(notify::Webhook { post: Arc::new(Webhook::new(&options)?), signer }))
 }
 
+/// From now on the exposure windows hear what SES tells of their mail. A complaint comes of mail whose
+/// delivery was told, and a delay tells nothing yet.
+pub fn hear_outcomes(reputation: &Reputation, dispatch: &Arc<Dispatch>) {
+    let dispatch = Arc::downgrade(dispatch);
+    reputation.tell_of_outcomes(Box::new(move |fact| {
+        let kind = match fact.count {
+            Count::Delivered => OutcomeKind::Delivered,
+            Count::Bounced => OutcomeKind::Bad,
+            Count::SoftBounced | Count::Rejected => OutcomeKind::Other,
+            Count::Complained | Count::Delayed => return,
+        };
+        if let Some(dispatch) = dispatch.upgrade() {
+            let lane = Lane { tenant: fact.tenant.clone(), stream: Some(fact.stream.clone()) };
+            dispatch.outcomes(&lane, fact.sent, 1, kind);
+        }
+    }));
+}
+
 /// What is held, as it was left; what was found is told.
 async fn open_outbox(
     settings: &Settings,
@@ -621,6 +643,10 @@ fn dispatch_options(settings: &Settings) -> dispatch::Options {
         dedupe_window: set.dedupe_window_seconds,
         dedupe_entries: set.dedupe_entries,
         max_send_rate: settings.aws.max_send_rate,
+        max_24_hour_send: settings.aws.max_24_hour_send,
+        quota_reserve: settings.aws.quota_reserve_percent as f64 / 100.0,
+        exposure: settings.exposure.rules(),
+        reputation: crate::policy::reputation::Rules::default(),
         reports: notify
             .from
             .clone()

@@ -1039,6 +1039,38 @@ pub fn account_unknown(reason: &str) {
         .write(Level::Warn);
 }
 
+/// `counts_unknown`: the store does not tell, or keep, what bounds a stream; it is tried again.
+pub fn counts_unknown(reason: &str) {
+    Line::new("counts_unknown").text("reason", reason).write(Level::Warn);
+}
+
+/// `deliveries_unseen`: SES publishes no deliveries of this stream, so that its exposure window is freed by
+/// the horizon alone. Once a stream.
+pub fn deliveries_unseen(tenant: &TenantId, stream: Option<&StreamId>) {
+    Line::new("deliveries_unseen")
+        .shown("tenant", tenant)
+        .maybe("stream", stream)
+        .text("cure", "let the configuration set publish DELIVERY events, or set exposure = false for the stream")
+        .write(Level::Warn);
+}
+
+/// `warmup_stepped`: a stream's ladder took a step, up or back; `cap`: recipients a day, none after the
+/// last.
+pub fn warmup_stepped(tenant: &TenantId, stream: &StreamId, step: u32, steps: u32, cap: Option<u64>) {
+    Line::new("warmup_stepped")
+        .shown("tenant", tenant)
+        .shown("stream", stream)
+        .number("step", step)
+        .number("steps", steps)
+        .maybe("cap", cap)
+        .write(Level::Info);
+}
+
+/// Sets how many streams wait for a gate; no line.
+pub fn lanes_gated(cause: &'static str, lanes: usize) {
+    gauge!("bulkhead_outbox_lanes_waiting", "cause" => cause).set(f64::from(u32::try_from(lanes).unwrap_or(u32::MAX)));
+}
+
 /// Sets how much is held; no line.
 pub fn backlog(messages: usize, bytes: u64, oldest: Duration, sending: usize) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge of octets need not be exact")]

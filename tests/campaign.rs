@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use bulkhead::dispatch::Dispatch;
 use bulkhead::policy::reputation::{Rules, Step, percent};
-use bulkhead::policy::tenant::StreamKind;
+use bulkhead::policy::tenant::{StreamKind, Tenant};
 use feedback::{Delays, Feedback};
-use simulation::{Answer, Letter, MINUTE, Millis, Plan, SECOND, Terms, World, simulate, tenant};
+use simulation::{Answer, Letter, MINUTE, Millis, Plan, SECOND, Terms, World, simulate};
 use tokio::task::JoinSet;
 
 /// Recipients of the stale list, and of the honest campaign.
@@ -25,6 +25,13 @@ const NEIGHBOURS: usize = 9;
 /// How long they send, each a message every so often.
 const SENDING: Millis = 10 * MINUTE;
 const EVERY: Millis = 500;
+
+/// A tenant whose streams all have an exposure window.
+fn tenant(name: &str) -> Tenant {
+    let mut tenant = simulation::tenant(name, 1);
+    tenant.streams.values_mut().for_each(|stream| stream.exposure = true);
+    tenant
+}
 
 fn letter(tenant: &str, stream: &str, connection: u32, number: u32, to: String) -> Letter {
     Letter { connection, number, tenant: tenant.into(), stream: stream.into(), to: vec![to], octets: 100 }
@@ -99,8 +106,8 @@ struct Outcome {
 }
 
 fn neighbours(offends: bool) -> Outcome {
-    let mut tenants: Vec<_> = (0..NEIGHBOURS).map(|n| tenant(&format!("clean{n}"), 1)).collect();
-    tenants.push(tenant("offender", 1));
+    let mut tenants: Vec<_> = (0..NEIGHBOURS).map(|n| tenant(&format!("clean{n}"))).collect();
+    tenants.push(tenant("offender"));
     let terms = Terms { rate: 30.0, ..Terms::default() };
     simulate(Plan { terms, ..Plan::new(4, tenants) }, async |world| {
         let life = world.live().await;
@@ -192,7 +199,7 @@ fn a_stale_list_beside_nine_clean_tenants() {
 fn an_honest_first_campaign_is_never_paused() {
     for rate in [14.0, 50.0] {
         let terms = Terms { rate, ..Terms::default() };
-        let plan = Plan { terms, ..Plan::new(5, vec![tenant("honest", 1)]) };
+        let plan = Plan { terms, ..Plan::new(5, vec![tenant("honest")]) };
         let (took, told, step) = simulate(plan, async |world| {
             let life = world.live().await;
             let feedback = Feedback::begin(&world, &life.dispatch, Rules::default(), Delays::default()).await;

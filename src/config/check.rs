@@ -56,6 +56,7 @@ pub(super) fn together(settings: &Settings, document: &Document<'_>) {
     outbox(&check, settings);
     notify(&check, settings);
     reputation(&check, settings);
+    exposure(&check, settings);
 }
 
 struct Check<'c> {
@@ -118,6 +119,27 @@ fn sizes(check: &Check<'_>, settings: &Settings) {
             &["aws.large_call_seconds", "aws.call_seconds"],
             format!("is {large}, less than aws.call_seconds ({small})"),
             "give large messages at least the time of small ones",
+        );
+    }
+}
+
+fn exposure(check: &Check<'_>, settings: &Settings) {
+    let set = &settings.exposure;
+    if set.floor_recipients > set.start_recipients {
+        check.fault(
+            &["exposure.floor_recipients", "exposure.start_recipients"],
+            format!("is {}, more than exposure.start_recipients ({})", set.floor_recipients, set.start_recipients),
+            "lower it, or raise exposure.start_recipients",
+        );
+    }
+    if set.open_recipients < set.start_recipients {
+        check.fault(
+            &["exposure.open_recipients", "exposure.start_recipients"],
+            format!(
+                "is {}, less than exposure.start_recipients ({}), so no stream would have a window",
+                set.open_recipients, set.start_recipients
+            ),
+            "raise it; exposure = false in a stream's declaration turns its window off",
         );
     }
 }

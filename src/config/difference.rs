@@ -2,7 +2,7 @@
 //!
 //! Every field is named here; the compiler tells of one that is not.
 
-use super::{Admin, Audit, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings, Watch};
+use super::{Admin, Audit, Aws, CertificateFiles, Events, Exposure, Limits, Log, Notify, Outbox, Settings, Watch};
 
 macro_rules! differing {
     ($old:expr, $new:expr, $group:ident, $section:literal, $($key:ident),+ $(,)?) => {{
@@ -134,6 +134,7 @@ impl Settings {
             events,
             reputation: _,
             watch,
+            exposure,
             admin,
             log,
             places: _,
@@ -161,6 +162,8 @@ impl Settings {
             large_call_seconds,
             call_wait_seconds,
             max_send_rate,
+            max_24_hour_send,
+            quota_reserve_percent,
         );
         let outbox = differing!(
             outbox,
@@ -239,6 +242,19 @@ impl Settings {
             waiting_recipients,
             flush_seconds,
         );
+
+        let exposure = differing!(
+            exposure,
+            new.exposure,
+            Exposure,
+            "exposure.",
+            start_recipients,
+            floor_recipients,
+            open_recipients,
+            horizon_seconds,
+            settled_days,
+            settled_recipients,
+        );
         let admin = differing!(admin, new.admin, Admin, "admin.", address, allow_insecure);
         let log = differing!(log, new.log, Log, "log.", format, recipients, level);
         let top = top.into_iter().filter_map(|(key, differs)| differs.then_some(key));
@@ -249,6 +265,7 @@ impl Settings {
             .chain(audit)
             .chain(events)
             .chain(watch)
+            .chain(exposure)
             .chain(admin)
             .chain(log)
             .collect()

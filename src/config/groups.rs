@@ -10,6 +10,7 @@ use super::file::Section;
 use super::value;
 use crate::journal::Addresses;
 use crate::mail::{ConfigurationSet, Mailbox};
+use crate::policy::exposure;
 use crate::policy::reputation::{Ceilings, Lines, Rules};
 use crate::policy::tenant::{Stream, StreamKind};
 
@@ -18,6 +19,9 @@ pub const LARGEST_MESSAGE_BYTES: u64 = 40 * 1024 * 1024 - 64 * 1024;
 
 /// Two weeks. What was held for longer is no news to anybody.
 pub const LARGEST_AGE_HOURS: u64 = 14 * 24;
+
+/// Recipients in 24 hours that SES may be said to take.
+const LARGEST_DAILY_SEND: u32 = 1_000_000_000;
 
 /// Recipients a second that SES may be said to take.
 const LARGEST_SEND_RATE: u32 = 100_000;
@@ -114,6 +118,8 @@ pub struct Aws {
     pub large_call_seconds: Duration,
     pub call_wait_seconds: Duration,
     pub max_send_rate: Option<f64>,
+    pub max_24_hour_send: Option<f64>,
+    pub quota_reserve_percent: usize,
 }
 
 /// Messages that are held until SES takes them. Fields are the keys of `[outbox]`.
@@ -216,6 +222,18 @@ pub enum Stolen {
     Hold,
     /// Nobody looks.
     Off,
+}
+
+/// The exposure window. Fields are the keys of `[exposure]`.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Exposure {
+    pub start_recipients: usize,
+    pub floor_recipients: usize,
+    pub open_recipients: usize,
+    pub horizon_seconds: Duration,
+    pub settled_days: usize,
+    pub settled_recipients: usize,
 }
 
 /// The admin address.
@@ -441,6 +459,18 @@ impl Aws {
                 14,
                 LARGEST_SEND_RATE,
                 "Recipients a second that SES takes from this account. Without it GetAccount is asked.",
+            ),
+            max_24_hour_send: s.optional_above_zero(
+                "max_24_hour_send",
+                50_000,
+                LARGEST_DAILY_SEND,
+                "Recipients in 24 hours that SES takes from this account. Without it GetAccount is asked.",
+            ),
+            quota_reserve_percent: s.whole(
+                "quota_reserve_percent",
+                5,
+                0..=50,
+                "The last part of these, in percent, that is kept for transactional mail.",
             ),
         };
         section.end();
@@ -703,6 +733,40 @@ impl Watch {
         };
         section.end();
         watch
+    }
+}
+
+impl Exposure {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let s = &mut section;
+        let exposure = Self {
+            start_recipients: s.whole("start_recipients", 100, 10..=1_000_000,
+                "Recipients of a new stream, or of one that was resumed, that may be out unheard of at once. It doubles with each such number that came back clean."),
+            floor_recipients: s.whole("floor_recipients", 10, 1..=1_000_000,
+                "Recipients below which a warning does not cut it."),
+            open_recipients: s.whole("open_recipients", 100_000, 100..=1_000_000_000,
+                "Recipients beyond which a stream has no window until it is warned."),
+            horizon_seconds: s.seconds("horizon_seconds", 600, 60..=86_400,
+                "Time after which a recipient's outcome is no longer waited for."),
+            settled_days: s.whole("settled_days", 14, 1..=365,
+                "Days for which a stream must have been good to need no window."),
+            settled_recipients: s.whole("settled_recipients", 1_000, 1..=1_000_000_000,
+                "Recipients of the last 7 days that it needs for that."),
+        };
+        section.end();
+        exposure
+    }
+
+    /// As the dispatcher has them.
+    pub fn rules(&self) -> exposure::Rules {
+        exposure::Rules {
+            start: self.start_recipients as u64,
+            floor: self.floor_recipients as u64,
+            open: self.open_recipients as u64,
+            horizon: self.horizon_seconds,
+            settled_for: Duration::from_hours(24 * self.settled_days as u64),
+            settled_recipients: self.settled_recipients as u64,
+        }
     }
 }
 

@@ -34,8 +34,8 @@ use std::path::{Path, PathBuf};
 pub use defaults::default_file;
 pub use file::OTHER_VARIABLES;
 pub use groups::{
-    Admin, Audit, Aws, CertificateFiles, Events, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log, Notify, Outbox,
-    Reputation, Stolen, Tls, Watch,
+    Admin, Audit, Aws, CertificateFiles, Events, Exposure, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log,
+    Notify, Outbox, Reputation, Stolen, Tls, Watch,
 };
 pub use problem::{Note, Place, Problem};
 pub use tenants::{load_tenants, read_tenants};
@@ -77,6 +77,8 @@ pub struct Settings {
     pub reputation: Reputation,
     /// What is watched for.
     pub watch: Watch,
+    /// What may be out unheard of.
+    pub exposure: Exposure,
     /// Health and metrics.
     pub admin: Admin,
     /// The journal.
@@ -168,6 +170,11 @@ impl Settings {
             "watch",
             "Credentials that seem stolen, and tenants whose volume is unusual: what the relay tells of by itself.",
         ));
+
+        let exposure = Exposure::of(top.section(
+            "exposure",
+            "The exposure window: how many recipients of a stream may be out whose outcome is not known.",
+        ));
         let admin = Admin::of(top.section("admin", "Health and metrics, by HTTP: /healthz, /readyz, /metrics."));
         let log = Log::of(top.section("log", "The log on standard output."));
         top.end();
@@ -187,6 +194,7 @@ impl Settings {
             events,
             reputation,
             watch,
+            exposure,
             admin: admin?,
             log: log?,
             places: Places::default(),

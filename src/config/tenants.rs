@@ -2,8 +2,7 @@
 //!
 //! Promises: every problem at once, with its line; no stream without a configuration set, no set or
 //! username claimed twice, no credential bound to a stream that is not there. Hashes of secrets are
-//! never shown. What is stored but not yet enforced by this version is noted, so that nobody relies
-//! on it.
+//! never shown.
 //!
 //! The clock is not read: a credential of the file was `created` at the epoch, by `tenants file`,
 //! so the same file always declares the same.
@@ -28,7 +27,6 @@ use crate::time::Timestamp;
 
 /// Who made the credentials of a file.
 const ACTOR: &str = "tenants file";
-const NOT_YET: &str = "is recorded, but not yet enforced by this version";
 
 /// Recipients a second that a stream may have.
 const LARGEST_RATE: f64 = 100_000.0;
@@ -211,11 +209,6 @@ impl Reader {
         });
         let (rate, daily) = caps(&mut section);
         let warmup = warmup(&mut section);
-        for key in ["rate_per_second", "daily_recipients", "warmup"] {
-            if section.given(key).is_some() {
-                self.notes.push(section.place_of(key).note(section.key(key), NOT_YET));
-            }
-        }
         let words = [("single", FanOut::Single), ("batch", FanOut::Batch)];
         let fan_out = section.read("fan_out", |given| given.choice(&words));
         let words = Handoff::ALL.map(|handoff| (handoff.word(), handoff));

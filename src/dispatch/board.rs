@@ -2,19 +2,22 @@
 //! which lanes are held and how many calls each has under way. Pure but for living behind a mutex.
 //!
 //! Promises: a lane is among those whose turn may come only while it has something ready, its
-//! standing lets it send, it has a call to spare and its breaker lets it; mail that has just come in
-//! does not overtake mail that waits: not its own lane's, nor any of its class or a more urgent one
+//! standing lets it send, it has a call to spare, its [gates](super::gate) have room and its breaker lets
+//! it; what a lane is let send is reserved at all its gates at once; mail that has just come in does not
+//! overtake mail that waits: not its own lane's, nor any of its class or a more urgent one
 //! while the rate is what all wait for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::breaker::{Breakers, Change, Permit};
 use super::choose::Turns;
+use super::gate::{Gates, Moment, Shut};
 use super::pace::Pace;
 use super::waits::Waits;
 use crate::mail::TenantId;
 use crate::outbox::{Cause, Lane, LaneState};
+use crate::policy::exposure;
 use crate::policy::tenant::StreamKind;
 use crate::time::Timestamp;
 
@@ -53,11 +56,35 @@ pub enum Pick {
     Go {
         /// Whose.
         lane: Lane,
+        /// For so many recipients, which are reserved.
+        recipients: u32,
         /// What becomes of it decides for others.
         probe: bool,
     },
     /// Nobody's, before a moment if one is known.
     Wait(Option<Instant>),
+}
+
+/// Mail that has just come in and wants to go at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// Its lane.
+    pub lane: &'a Lane,
+    /// Its class.
+    pub kind: StreamKind,
+    /// To how many.
+    pub recipients: u32,
+    /// What of its lane is held.
+    pub waiting: LaneState,
+}
+
+/// Why mail that has just come in may not go at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// Why.
+    pub cause: Cause,
+    /// From when it may, if that is known.
+    pub until: Option<Instant>,
 }
 
 /// The state.
@@ -79,11 +106,22 @@ pub struct Board {
     parked_until: Option<Instant>,
     /// The most urgent class that waits for the rate.
     starved: Option<StreamKind>,
+    /// What may leave of each lane.
+    pub gates: Gates,
+    /// Lanes that wait for a gate, and those of them that know until when.
+    gated: BTreeMap<Lane, Shut>,
+    gated_until: BTreeSet<(Instant, Lane)>,
+}
+
+impl From<Cause> for Kept {
+    fn from(cause: Cause) -> Self {
+        Self { cause, until: None }
+    }
 }
 
 impl Board {
     /// Nothing is known yet. `calls_per_lane`: calls of one lane's held messages at once.
-    pub fn new(rate: Option<f64>, calls_per_lane: usize) -> Self {
+    pub fn new(rate: Option<f64>, calls_per_lane: usize, exposure: exposure::Rules) -> Self {
         Self {
             breakers: Breakers::default(),
             turns: Turns::default(),
@@ -95,59 +133,65 @@ impl Board {
             parked: BTreeSet::new(),
             parked_until: None,
             starved: None,
+            gates: Gates::new(exposure, rate),
+            gated: BTreeMap::new(),
+            gated_until: BTreeSet::new(),
         }
     }
 
-    /// Whether mail that has just come in may be offered to SES at once; else why it is held.
-    pub fn direct(
-        &mut self,
-        lane: &Lane,
-        kind: StreamKind,
-        recipients: u32,
-        waiting: LaneState,
-        now: Instant,
-    ) -> Result<(), Cause> {
+    /// Whether mail that has just come in may be offered to SES at once, and its recipients are reserved;
+    /// else why it is held.
+    pub fn direct(&mut self, asking: &Asking<'_>, moment: Moment) -> Result<(), Kept> {
+        let Asking { lane, kind, recipients, waiting } = *asking;
         if self.holds.contains_key(lane) {
-            return Err(Cause::Standing);
+            return Err(Cause::Standing.into());
         }
         if let Some((cause, _)) = self.breakers.ask(lane) {
-            return Err(cause);
+            return Err(cause.into());
         }
         if waiting.ready + waiting.active > 0 {
-            return Err(Cause::Backlog);
+            // What keeps those before it keeps it too, and says more.
+            let shut = self.gated.get(lane);
+            return Err(shut.map_or(Cause::Backlog.into(), |shut| Kept { cause: shut.cause, until: shut.until }));
         }
         if self.starved.is_some_and(|urgent| urgent <= kind) {
-            return Err(Cause::Rate);
+            return Err(Cause::Rate.into());
         }
-        self.pace.take(recipients, now).map_err(|_| Cause::Rate)
+        self.gates
+            .peek(lane, kind, recipients, moment)
+            .map_err(|shut| Kept { cause: shut.cause, until: shut.until })?;
+        self.pace.take(recipients, moment.0).map_err(|until| Kept { cause: Cause::Rate, until: Some(until) })?;
+        self.gates.reserve(lane, recipients, moment.0);
+        Ok(())
     }
 
     /// Whether mail that has just come in and that cannot be held may go to SES after all, and whether
-    /// it goes as a probe: while nothing can be held no held mail finds out that SES answers again.
-    pub fn last_resort(
-        &mut self,
-        lane: &Lane,
-        kind: StreamKind,
-        recipients: u32,
-        waiting: LaneState,
-        now: Instant,
-    ) -> Option<bool> {
+    /// it goes as a probe: while nothing can be held no held mail finds out that SES answers again. Its
+    /// recipients are reserved.
+    pub fn last_resort(&mut self, asking: &Asking<'_>, moment: Moment) -> Option<bool> {
+        let Asking { lane, kind, recipients, waiting } = *asking;
         let must_wait = self.holds.contains_key(lane) || waiting.ready + waiting.active > 0;
-        if must_wait || self.starved.is_some_and(|urgent| urgent <= kind) || self.pace.peek(now).is_err() {
+        if must_wait
+            || self.starved.is_some_and(|urgent| urgent <= kind)
+            || self.pace.peek(moment.0).is_err()
+            || self.gates.peek(lane, kind, recipients, moment).is_err()
+        {
             return None;
         }
-        let is_probe = match self.breakers.permit(lane, now) {
+        let is_probe = match self.breakers.permit(lane, moment.0) {
             Permit::Go => false,
             Permit::Probe => true,
             Permit::Wait { .. } => return None,
         };
-        let _ = self.pace.take(recipients, now);
+        let _ = self.pace.take(recipients, moment.0);
+        self.gates.reserve(lane, recipients, moment.0);
         Some(is_probe)
     }
 
     /// Says anew whether a lane is among those whose turn may come.
     pub fn refresh(&mut self, lane: &Lane, state: LaneState, standing: &Standing, now: Timestamp) {
         self.parked.remove(lane);
+        self.open_gate(lane);
         if state == LaneState::default() {
             self.standing.remove(lane);
         }
@@ -172,19 +216,28 @@ impl Board {
         }
     }
 
-    /// Whose turn it is. `recipients` tells how many the next message of a lane goes to, `None` where
-    /// none can go at the moment.
-    pub fn pick(&mut self, now: Instant, recipients: impl Fn(&Lane) -> Option<u32>) -> Pick {
+    /// Whose turn it is; its recipients are reserved. `recipients` tells how many the next message of a
+    /// lane goes to, `None` where none can go at the moment.
+    pub fn pick(&mut self, moment: Moment, recipients: impl Fn(&Lane) -> Option<u32>) -> Pick {
+        let now = moment.0;
         self.starved = None;
         loop {
-            let Some(lane) = self.turns.next().cloned() else { return Pick::Wait(self.breakers.next(now)) };
+            let Some(lane) = self.turns.next().cloned() else {
+                return Pick::Wait(self.breakers.next(now).into_iter().chain(self.next_gate()).min());
+            };
             let Some(recipients) = recipients(&lane) else {
                 self.turns.unready(&lane);
                 continue;
             };
+            let kind = self.turns.kind_of(&lane).unwrap_or(StreamKind::Transactional);
+            if let Err(shut) = self.gates.peek(&lane, kind, recipients, moment) {
+                self.turns.unready(&lane);
+                self.shut_gate(lane, shut);
+                continue;
+            }
             if let Err(at) = self.pace.peek(now) {
                 self.starved = self.turns.best();
-                return Pick::Wait(Some(at));
+                return Pick::Wait(Some(self.next_gate().map_or(at, |gate| gate.min(at))));
             }
             let permit = self.breakers.permit(&lane, now);
             if let Permit::Wait { until, .. } = permit {
@@ -194,14 +247,74 @@ impl Board {
                 continue;
             }
             let _ = self.pace.take(recipients, now);
+            self.gates.reserve(&lane, recipients, now);
             self.turns.charge(&lane, recipients);
             let flying = self.flights.entry(lane.clone()).or_default();
             *flying += 1;
             if *flying >= self.calls_per_lane {
                 self.turns.unready(&lane);
             }
-            return Pick::Go { lane, probe: permit == Permit::Probe };
+            return Pick::Go { lane, recipients, probe: permit == Permit::Probe };
         }
+    }
+
+    fn shut_gate(&mut self, lane: Lane, shut: Shut) {
+        if let Some(until) = shut.until {
+            self.gated_until.insert((until, lane.clone()));
+        }
+        self.gated.insert(lane, shut);
+    }
+
+    fn open_gate(&mut self, lane: &Lane) {
+        if let Some(Shut { until: Some(until), .. }) = self.gated.remove(lane) {
+            self.gated_until.remove(&(until, lane.clone()));
+        }
+    }
+
+    /// When the first lane that waits for a gate may look again.
+    pub fn next_gate(&self) -> Option<Instant> {
+        self.gated_until.first().map(|(until, _)| *until)
+    }
+
+    /// The lanes whose gate may be open by now, to be looked at anew.
+    pub fn take_gates_over(&mut self, now: Instant) -> Vec<Lane> {
+        let mut over = Vec::new();
+        while self.next_gate().is_some_and(|until| until <= now)
+            && let Some((_, lane)) = self.gated_until.pop_first()
+        {
+            self.gated.remove(&lane);
+            over.push(lane);
+        }
+        over
+    }
+
+    /// All lanes that wait for a gate, to be looked at anew.
+    pub fn take_gated(&mut self) -> Vec<Lane> {
+        self.gated_until.clear();
+        std::mem::take(&mut self.gated).into_keys().collect()
+    }
+
+    /// What a lane gave back, or was heard of, may be what it waits for, or another of its tenant's: those,
+    /// to be looked at anew. What waits for the account waits for SES's next answer.
+    pub fn take_gated_by(&mut self, lane: &Lane) -> Vec<Lane> {
+        if self.gated.is_empty() {
+            return Vec::new();
+        }
+        let first = Lane { tenant: lane.tenant.clone(), stream: None };
+        let of_tenant = self.gated.range(first..).take_while(|(of, _)| of.tenant == lane.tenant);
+        let concerned = of_tenant.filter(|(of, shut)| *of == lane || shut.cause == Cause::DailyCap);
+        let concerned: Vec<Lane> = concerned.map(|(of, _)| of.clone()).collect();
+        concerned.iter().for_each(|lane| self.open_gate(lane));
+        concerned
+    }
+
+    /// How many lanes wait for which gate: for the metrics.
+    pub fn gated(&self) -> BTreeMap<Cause, usize> {
+        let mut counts = BTreeMap::new();
+        for shut in self.gated.values() {
+            *counts.entry(shut.cause).or_default() += 1;
+        }
+        counts
     }
 
     /// A message of a lane that was picked has come to the end of its attempt.
@@ -239,7 +352,7 @@ impl Board {
         self.breakers.ask(lane).is_some()
     }
 
-    /// What a lane waits for that no message of its own says: a hold, its standing, a breaker.
+    /// What a lane waits for that no message of its own says: a hold, its standing, a breaker, a gate.
     pub fn why(&self, lane: &Lane, now: Instant) -> Option<(String, Option<Duration>)> {
         if let Some(hold) = self.holds.get(lane) {
             return Some((hold.reason.clone(), None));
@@ -247,8 +360,11 @@ impl Board {
         if let Some(reason) = self.standing.get(lane) {
             return Some((reason.clone(), None));
         }
-        let (cause, until) = self.breakers.ask(lane)?;
-        Some((cause.word().to_owned(), Some(until.saturating_duration_since(now))))
+        if let Some((cause, until)) = self.breakers.ask(lane) {
+            return Some((cause.word().to_owned(), Some(until.saturating_duration_since(now))));
+        }
+        let shut = self.gated.get(lane)?;
+        Some((shut.cause.word().to_owned(), shut.until.map(|until| until.saturating_duration_since(now))))
     }
 
     /// Holds a lane until a moment, or until it is released.
@@ -273,6 +389,12 @@ impl Board {
     /// The account takes so many recipients a second.
     pub fn change_rate(&mut self, rate: Option<f64>, now: Instant) {
         self.pace.change(rate, now);
+        self.gates.change_rate(rate, now);
+    }
+
+    /// The account's rate as it is in force, which is less for a while after it was exceeded.
+    pub fn rate(&self, now: Instant) -> Option<f64> {
+        self.pace.effective(now)
     }
 
     /// The lanes that wait for a breaker, to be looked at anew.

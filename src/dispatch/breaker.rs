@@ -460,6 +460,11 @@ impl Kind {
             | Cause::Handoff
             | Cause::Backlog
             | Cause::Rate
+            | Cause::ExposureWindow
+            | Cause::DailyCap
+            | Cause::Warmup
+            | Cause::StreamRate
+            | Cause::TenantRate
             | Cause::Deadline
             | Cause::Drain
             | Cause::Standing
@@ -493,6 +498,11 @@ fn row_of(cause: Cause) -> u32 {
         | Cause::Handoff
         | Cause::Backlog
         | Cause::Rate
+        | Cause::ExposureWindow
+        | Cause::DailyCap
+        | Cause::Warmup
+        | Cause::StreamRate
+        | Cause::TenantRate
         | Cause::Deadline
         | Cause::Drain
         | Cause::Standing

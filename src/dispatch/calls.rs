@@ -5,8 +5,8 @@
 //! what stopped one would stop the others.
 //!
 //! Promises: no call without the stream's configuration set and our tags; the message's octets are
-//! copied once for each call and never otherwise; every outcome is told to the breakers, the alarms
-//! and the counts, whoever made the call. Of a held message with several calls each answer is noted in
+//! copied once for each call and never otherwise; every outcome is told to the breakers, the gates,
+//! the alarms and the counts, whoever made the call. Of a held message with several calls each answer is noted in
 //! its file, so that a process that dies between two calls sends to nobody again who was served.
 
 use std::sync::Arc;
@@ -26,10 +26,16 @@ use crate::upstream::{Call, Outcome, Retry, classify};
 
 impl Dispatch {
     /// Makes the calls. The answers are in the order of `calls`; one that was not made may pass
-    /// later.
+    /// later, and what was reserved for it is given back.
     pub(super) async fn call_all(self: Arc<Self>, parcel: Arc<Parcel>, calls: Vec<Vec<usize>>) -> Vec<Answered> {
+        let answers = self.make_calls(&parcel, calls).await;
+        parcel.calls.release();
+        answers
+    }
+
+    async fn make_calls(self: Arc<Self>, parcel: &Arc<Parcel>, calls: Vec<Vec<usize>>) -> Vec<Answered> {
         if let [only] = calls.as_slice() {
-            let outcome = self.call(&parcel, only).await;
+            let outcome = self.call(parcel, only).await;
             parcel.calls.answered(only, &outcome);
             let recipients = only.clone();
             return vec![Answered { recipients, outcome }];
@@ -40,7 +46,7 @@ impl Dispatch {
         loop {
             while going_on && under_way.len() < width {
                 let Some(recipients) = calls.get(begun).cloned() else { break };
-                let (dispatch, parcel, at) = (Arc::clone(&self), Arc::clone(&parcel), begun);
+                let (dispatch, parcel, at) = (Arc::clone(&self), Arc::clone(parcel), begun);
                 under_way.spawn(async move { (at, dispatch.call(&parcel, &recipients).await) });
                 begun += 1;
             }
@@ -126,7 +132,20 @@ impl Dispatch {
             journal::outcome_unknown(&parcel.manifest, recipients, words(outcome));
         }
         let fraction = means.random.fraction();
-        let changes = self.board().answered(lane, failure, (begun, now), fraction, &self.options.waits);
+        // Whom SES may have counts as sent: at its gates it is the one that costs.
+        let taken = matches!(outcome, Outcome::Sent(_) | Outcome::Unknown(_)).then(|| {
+            let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
+            (recipients, parcel.calls.use_up(recipients))
+        });
+        let changes = {
+            let mut board = self.board();
+            if let Some((recipients, covered)) = taken {
+                let at = means.clock.now();
+                let sent = at.minus(now.saturating_duration_since(begun));
+                board.gates.taken(lane, recipients, covered, sent, at);
+            }
+            board.answered(lane, failure, (begun, now), fraction, &self.options.waits)
+        };
         for change in changes {
             self.follow(change, now);
         }

@@ -165,6 +165,11 @@ impl<L: Clone + Eq + Hash + Ord, T: Clone + Eq + Hash + Ord> Turns<L, T> {
         self.seats.is_empty()
     }
 
+    /// The class of a lane that is ready.
+    pub fn kind_of(&self, lane: &L) -> Option<StreamKind> {
+        self.seats.get(lane).map(|seat| seat.kind)
+    }
+
     /// The most urgent class that has something to send.
     pub fn best(&self) -> Option<StreamKind> {
         self.ready_kinds().next()

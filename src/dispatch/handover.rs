@@ -14,14 +14,17 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Dispatch;
 use super::alarm::words;
+use super::board::{Asking, Kept};
 use super::held::refusal_in;
 use super::join::{Joined, join};
 use super::parcel::{Answered, Parcel};
 use super::repeats::Begun;
+use super::reserved::Reserved;
 use crate::mail::{MessageId, Receipt, Taken};
 use crate::outbox::recover::Remembered;
 use crate::outbox::{Cause, HoldError, Holding, Lane, Order, Progress, Start};
 use crate::policy::tenant::Handoff;
+use crate::time::Timestamp;
 use crate::upstream::{Outcome, Retry};
 
 /// What became of a message.
@@ -64,6 +67,8 @@ pub enum How {
         cause: Cause,
         /// SES's words, if it said any.
         words: String,
+        /// From when it may pass, if that is known.
+        until: Option<Timestamp>,
         /// Why it is not held.
         error: HoldError,
     },
@@ -134,14 +139,19 @@ impl Dispatch {
 
     async fn take(self: &Arc<Self>, parcel: Parcel, deadline: Instant) -> HandedOver {
         let mut probe = None;
-        if let Err(cause) = self.may_go_at_once(&parcel) {
+        if let Err(kept) = self.may_go_at_once(&parcel) {
             let progress = Progress::none(parcel.manifest.recipients.len());
-            let how = self.hold(&parcel, progress, cause, "", 0).await;
+            let mut how = self.hold(&parcel, progress, kept.cause, "", 0).await;
+            if let (How::Deferred { until, .. }, Some(at)) = (&mut how, kept.until) {
+                let ahead = at.saturating_duration_since(self.means.clock.instant());
+                *until = Some(self.means.clock.now().plus(ahead));
+            }
             match self.last_resort(&parcel, &how) {
                 Some(is_probe) => probe = is_probe.then(|| self.probe_of(&parcel)),
                 None => return HandedOver::without_calls(how),
             }
         }
+        parcel.calls.reserve(Reserved::of(self, parcel.lane(), count(&parcel)));
         let began = self.means.clock.instant();
         let everybody: Vec<usize> = (0..parcel.manifest.recipients.len()).collect();
         let calls = parcel.spread(&everybody);
@@ -258,7 +268,7 @@ impl Dispatch {
         };
         match self.means.outbox.hold(holding).await {
             Ok((durable, _)) => How::Held { receipt: Receipt::held(durable), cause, words: words.to_owned() },
-            Err(error) => How::Deferred { cause, words: words.to_owned(), error },
+            Err(error) => How::Deferred { cause, words: words.to_owned(), until: None, error },
         }
     }
 
@@ -270,18 +280,19 @@ impl Dispatch {
         }
         let lane = parcel.lane();
         let waiting = self.means.outbox.with_index(|index| index.lane(&lane));
-        let recipients = u32::try_from(parcel.manifest.recipients.len()).unwrap_or(u32::MAX);
-        self.board().last_resort(&lane, parcel.passage.kind, recipients, waiting, self.means.clock.instant())
+        let asking = Asking { lane: &lane, kind: parcel.passage.kind, recipients: count(parcel), waiting };
+        self.board().last_resort(&asking, self.moment())
     }
 
     fn probe_of(self: &Arc<Self>, parcel: &Parcel) -> Probe {
         Probe { dispatch: Arc::clone(self), lane: parcel.lane(), is_told: false }
     }
 
-    /// Whether a message may be offered to SES at once; else why it is held.
-    fn may_go_at_once(&self, parcel: &Parcel) -> Result<(), Cause> {
+    /// Whether a message may be offered to SES at once, and its recipients are reserved; else why it is
+    /// held.
+    fn may_go_at_once(&self, parcel: &Parcel) -> Result<(), Kept> {
         if parcel.passage.handoff == Handoff::Queue {
-            return Err(Cause::Handoff);
+            return Err(Cause::Handoff.into());
         }
         let lane = parcel.lane();
         let manifest = &parcel.manifest;
@@ -292,10 +303,15 @@ impl Dispatch {
             (state, overtakes)
         });
         if overtakes {
-            return Err(Cause::Backlog);
+            return Err(Cause::Backlog.into());
         }
-        let recipients = u32::try_from(parcel.manifest.recipients.len()).unwrap_or(u32::MAX);
-        self.board().direct(&lane, parcel.passage.kind, recipients, waiting, self.means.clock.instant())
+        let asking = Asking { lane: &lane, kind: parcel.passage.kind, recipients: count(parcel), waiting };
+        let moment = self.moment();
+        let mut board = self.board();
+        if !board.gates.knows(&lane) {
+            self.acquaint(&mut board, [&lane], &self.means.directory.load(), moment);
+        }
+        board.direct(&asking, moment)
     }
 }
 
@@ -323,6 +339,10 @@ fn receipt(id: MessageId, answers: &[Answered]) -> Option<Receipt> {
             Receipt::several(id, &taken, sent)
         }
     }
+}
+
+fn count(parcel: &Parcel) -> u32 {
+    u32::try_from(parcel.manifest.recipients.len()).unwrap_or(u32::MAX)
 }
 
 fn said(outcomes: &[Outcome], why: usize) -> Outcome {

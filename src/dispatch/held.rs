@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::alarm::words;
 use super::join::{Joined, join};
 use super::parcel::{Answered, Calls, Parcel, Passage};
+use super::reserved::Reserved;
 use super::{Dispatch, Ended};
 use crate::journal;
 use crate::mail::MessageId;
@@ -37,8 +38,8 @@ enum NotNow {
 }
 
 impl Dispatch {
-    /// Makes an attempt at a message.
-    pub(super) async fn send(self: Arc<Self>, claim: Claim, lane: &Lane) -> Ended {
+    /// Makes an attempt at a message, whose recipients are reserved.
+    pub(super) async fn send(self: Arc<Self>, claim: Claim, lane: &Lane, reserved: Reserved) -> Ended {
         let end = self.means.clock.now().plus(self.options.lease_time);
         let lease = match claim.lease(end).await {
             Ok(lease) => lease,
@@ -72,6 +73,7 @@ impl Dispatch {
         }
         let content = Content { first: vec![raw.into()], draft: None };
         let parcel = Arc::new(Parcel { manifest, content, passage, calls: Arc::new(Calls::default()) });
+        parcel.calls.reserve(reserved);
         parcel.calls.start(marks.clone(), true);
         let calls = parcel.spread(&marks.open());
         if calls.is_empty() {

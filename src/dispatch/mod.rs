@@ -7,6 +7,7 @@
 //! - [`breaker`]: what is not called while it does not answer
 //! - [`choose`]: whose turn it is
 //! - [`pace`]: how many recipients a second
+//! - [`gate`]: what else bounds a lane, its tenant and the account
 //! - [`waits`]: how long is waited, by cause
 //!
 //! these are pure machines; a *lane* is what is kept in order and is held or let go as one: a stream
@@ -28,13 +29,17 @@ pub(crate) mod budget;
 mod calls;
 pub mod choose;
 mod copies;
+mod exposed;
+pub mod gate;
 mod handover;
 mod held;
 pub mod join;
 pub mod pace;
 pub mod parcel;
+mod past;
 pub mod repeats;
 mod report;
+mod reserved;
 pub mod waits;
 
 use std::collections::BTreeSet;
@@ -55,6 +60,7 @@ use crate::outbox::recover::Remembered;
 use crate::outbox::{Cause, Claim, Lane, Outbox};
 use crate::policy::decide::{self, Stop};
 use crate::policy::tenant::StreamKind;
+use crate::policy::{exposure, reputation};
 use crate::secret::Random;
 use crate::store::Store;
 use crate::store::directory::{Current, Directory};
@@ -70,7 +76,9 @@ pub use parcel::{Answered, Calls, Parcel, Passage, SINGLE_BYTES};
 use board::{Board, Pick};
 use breaker::Change;
 use copies::Copies;
+use gate::Moment;
 use repeats::Repeats;
+use reserved::Reserved;
 use waits::Waits;
 
 /// How long the dispatcher sleeps at most: how late it may learn of a pause or a resume.
@@ -134,6 +142,14 @@ pub struct Options {
     pub dedupe_entries: usize,
     /// Recipients a second; `None`: SES is asked.
     pub max_send_rate: Option<f64>,
+    /// Recipients in 24 hours, -1 without limit; `None`: SES is asked.
+    pub max_24_hour_send: Option<f64>,
+    /// The part of these, 0 to 1, that is kept for transactional mail.
+    pub quota_reserve: f64,
+    /// The rules of the exposure window.
+    pub exposure: exposure::Rules,
+    /// Limits of rates, and whether standing is in force at all.
+    pub reputation: reputation::Rules,
     /// The relay's own mail; `None`: it sends none.
     pub reports: Option<Reports>,
 }
@@ -162,6 +178,10 @@ impl Default for Options {
             dedupe_window: Duration::from_secs(600),
             dedupe_entries: 100_000,
             max_send_rate: None,
+            max_24_hour_send: None,
+            quota_reserve: 0.05,
+            exposure: exposure::Rules::default(),
+            reputation: reputation::Rules::default(),
             reports: None,
         }
     }
@@ -183,6 +203,8 @@ pub struct Dispatch {
     notices: report::Notices,
     /// Nothing could be held when that was last looked at.
     failed: AtomicBool,
+    /// The past of some lanes could not be read.
+    unrecalled: AtomicBool,
     /// The board has changed.
     news: Notify,
     /// Attempts under way.
@@ -224,7 +246,7 @@ impl Dispatch {
             }
         }
         Arc::new(Self {
-            board: Mutex::new(Board::new(options.max_send_rate, options.calls_per_stream)),
+            board: Mutex::new(Board::new(options.max_send_rate, options.calls_per_stream, options.exposure)),
             copies: Copies::new(options.call_bytes, options.call_wait),
             calls_per_message: AtomicUsize::new(options.calls_per_message),
             calls: Arc::new(Semaphore::new(options.calls_in_flight.clamp(1, Semaphore::MAX_PERMITS))),
@@ -234,6 +256,7 @@ impl Dispatch {
             alarms: alarm::Alarms::default(),
             notices: report::Notices::default(),
             failed: AtomicBool::new(false),
+            unrecalled: AtomicBool::new(false),
             news: Notify::new(),
             tasks: TaskTracker::new(),
             hurry: CancellationToken::new(),
@@ -290,6 +313,8 @@ impl Dispatch {
     pub async fn run(self: Arc<Self>, drain: CancellationToken, end: CancellationToken, grace: Duration) -> usize {
         let account = self.know_rate(drain.clone()).await;
         let mut directory = self.means.directory.load_full();
+        self.follow_directory(&directory).await;
+        let keeping = tokio::spawn(Arc::clone(&self).keep_windows(drain.clone()));
         let all: Vec<Lane> =
             self.means.outbox.with_index(|index| index.lanes().map(|(lane, _)| lane.clone()).collect());
         self.refresh(all, &directory);
@@ -299,6 +324,7 @@ impl Dispatch {
             let now_in_force = self.means.directory.load_full();
             if !Arc::ptr_eq(&directory, &now_in_force) {
                 directory = now_in_force;
+                self.follow_directory(&directory).await;
                 let lanes: Vec<Lane> =
                     self.means.outbox.with_index(|index| index.lanes().map(|(lane, _)| lane.clone()).collect());
                 self.refresh(lanes, &directory);
@@ -322,15 +348,17 @@ impl Dispatch {
             }
         }
         account.abort();
+        keeping.abort();
         // The relay may still hand over messages, whose calls outlive their deadline.
         end.cancelled().await;
         self.tasks.close();
-        if timeout(grace, self.tasks.wait()).await.is_ok() {
-            return 0;
+        let mut cut = 0;
+        if timeout(grace, self.tasks.wait()).await.is_err() {
+            cut = self.tasks.len();
+            self.abandon.cancel();
+            self.tasks.wait().await;
         }
-        let cut = self.tasks.len();
-        self.abandon.cancel();
-        self.tasks.wait().await;
+        while self.keep_some().await == Some(true) {}
         cut
     }
 
@@ -361,6 +389,8 @@ impl Dispatch {
         if self.board().parked_until().is_some_and(|until| until <= instant) {
             self.unpark();
         }
+        let open = self.board().take_gates_over(instant);
+        self.refresh(open, directory);
 
         let mut wake = Instant::now() + NAP;
         loop {
@@ -368,17 +398,18 @@ impl Dispatch {
             let outbox = &self.means.outbox;
             let picked = outbox.with_index(|index| {
                 let next = |lane: &Lane| Some(index.next(lane)?.1.recipients);
-                self.board().pick(instant, next)
+                self.board().pick((instant, now), next)
             });
             match picked {
-                Pick::Go { lane, probe } => {
+                Pick::Go { lane, recipients, probe } => {
+                    let reserved = Reserved::of(self, lane.clone(), recipients);
                     let flight = Flight { dispatch: Arc::clone(self), lane: lane.clone(), probe, _call: call };
                     let Some(claim) = outbox.claim(&lane) else { continue };
                     let units = u32::try_from(claim.bytes().div_ceil(UNIT)).unwrap_or(u32::MAX);
                     let units = units.clamp(1, self.all_units);
                     // The loop alone asks for octets, so who is large waits at the head of the line.
                     let Ok(octets) = Arc::clone(&self.units).acquire_many_owned(units).await else { break };
-                    self.fly(flight, claim, octets);
+                    self.fly((flight, reserved), claim, octets);
                 }
                 Pick::Wait(at) => {
                     if let Some(at) = at {
@@ -395,11 +426,11 @@ impl Dispatch {
     }
 
     /// Starts the attempt at a message.
-    fn fly(self: &Arc<Self>, mut flight: Flight, claim: Claim, octets: OwnedSemaphorePermit) {
+    fn fly(self: &Arc<Self>, (mut flight, reserved): (Flight, Reserved), claim: Claim, octets: OwnedSemaphorePermit) {
         let (dispatch, abandon) = (Arc::clone(self), self.abandon.clone());
         self.tasks.spawn(async move {
             // An attempt that is cut off leaves its lease behind.
-            let ended = abandon.run_until_cancelled(dispatch.send(claim, &flight.lane)).await;
+            let ended = abandon.run_until_cancelled(dispatch.send(claim, &flight.lane, reserved)).await;
             flight.probe &= ended != Some(Ended::Called);
             drop((flight, octets));
         });
@@ -467,12 +498,22 @@ impl Dispatch {
     async fn keep_up(&self) {
         let outbox = &self.means.outbox;
         outbox.probe().await;
+        if self.unrecalled.load(Ordering::Relaxed) {
+            self.follow_directory(&self.means.directory.load_full()).await;
+        }
         self.forget_given_up();
         self.repeats.sweep(self.means.clock.now());
         let backlog = outbox.backlog();
         let age = backlog.oldest.map(|oldest| self.means.clock.now().since(oldest));
         journal::backlog(backlog.messages, backlog.bytes, age.unwrap_or_default(), backlog.active);
-        journal::lanes(backlog.lanes, self.board().held());
+        let (held, gated) = {
+            let board = self.board();
+            (board.held(), board.gated())
+        };
+        journal::lanes(backlog.lanes, held);
+        for cause in Cause::GATES {
+            journal::lanes_gated(cause.word(), gated.get(&cause).copied().unwrap_or_default());
+        }
         let fault = outbox.fault();
         journal::outbox_available(fault.is_none());
         match (self.failed.swap(fault.is_some(), Ordering::Relaxed), fault) {
@@ -524,6 +565,10 @@ impl Dispatch {
                 return;
             }
         }
+    }
+
+    fn moment(&self) -> Moment {
+        (self.means.clock.instant(), self.means.clock.now())
     }
 
     fn calls_per_message(&self) -> usize {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::reserved::Reserved;
 use crate::mail::{ConfigurationSet, Mailbox, SesTenant};
 use crate::outbox::{Content, Lane, Manifest, Mark, Progress};
 use crate::policy::tenant::{FanOut, Handoff, StreamKind};
@@ -53,6 +54,8 @@ struct Known {
     marks: Progress,
     /// It is held: what becomes of them is to be noted in its file.
     is_held: bool,
+    /// What is reserved for them at their lane's gates.
+    reserved: Option<Reserved>,
 }
 
 /// What came of one call.
@@ -89,7 +92,26 @@ impl Calls {
 
     /// They are about to begin, and this has become of the recipients so far.
     pub(super) fn start(&self, marks: Progress, is_held: bool) {
-        *self.known() = Known { marks, is_held };
+        let mut known = self.known();
+        (known.marks, known.is_held) = (marks, is_held);
+    }
+
+    /// So much is reserved for them.
+    pub(super) fn reserve(&self, reserved: Reserved) {
+        let before = self.known().reserved.replace(reserved);
+        drop(before);
+    }
+
+    /// SES has so many, or may; how many of them were reserved.
+    pub(super) fn use_up(&self, recipients: u32) -> u32 {
+        self.known().reserved.as_mut().map_or(0, |reserved| reserved.use_up(recipients))
+    }
+
+    /// No further call is made: what is left of the reservation goes back.
+    pub(super) fn release(&self) {
+        // Not while this lock is held: it has the board's to take.
+        let left = self.known().reserved.take();
+        drop(left);
     }
 
     pub(super) fn begin(&self) {

@@ -88,6 +88,11 @@ impl Waits {
             | Cause::Handoff
             | Cause::Backlog
             | Cause::Rate
+            | Cause::ExposureWindow
+            | Cause::DailyCap
+            | Cause::Warmup
+            | Cause::StreamRate
+            | Cause::TenantRate
             // No failure of the message's: it goes in its order when we are up again.
             | Cause::Drain
             | Cause::Standing => Growth::Zero,
@@ -127,6 +132,11 @@ impl Waits {
             | Cause::Handoff
             | Cause::Backlog
             | Cause::Rate
+            | Cause::ExposureWindow
+            | Cause::DailyCap
+            | Cause::Warmup
+            | Cause::StreamRate
+            | Cause::TenantRate
             | Cause::Deadline
             | Cause::Drain
             | Cause::Standing

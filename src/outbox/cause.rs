@@ -47,6 +47,16 @@ pub enum Cause {
     Backlog,
     /// The rate is spent.
     Rate,
+    /// As many of its stream's recipients are out unheard of as may be.
+    ExposureWindow,
+    /// Its stream's or its tenant's recipients of the day are used up.
+    DailyCap,
+    /// Its stream's step of the warm-up ladder is used up for today.
+    Warmup,
+    /// Its stream's rate is spent.
+    StreamRate,
+    /// Its tenant's rate is spent.
+    TenantRate,
     /// SES had not answered when the client had to hear something.
     Deadline,
     /// We were shutting down.
@@ -70,7 +80,7 @@ pub enum Scope {
 
 impl Cause {
     /// All of them: what SES says, what the way to it says, what we say ourselves.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::Throttled,
         Self::DailyQuota,
         Self::Service,
@@ -90,10 +100,26 @@ impl Cause {
         Self::Handoff,
         Self::Backlog,
         Self::Rate,
+        Self::ExposureWindow,
+        Self::DailyCap,
+        Self::Warmup,
+        Self::StreamRate,
+        Self::TenantRate,
         Self::Deadline,
         Self::Drain,
         Self::Standing,
         Self::Damaged,
+    ];
+
+    /// Those of gates, which a stream waits for rather than a message.
+    pub const GATES: [Self; 7] = [
+        Self::DailyQuota,
+        Self::AccountPaused,
+        Self::ExposureWindow,
+        Self::DailyCap,
+        Self::Warmup,
+        Self::StreamRate,
+        Self::TenantRate,
     ];
 
     /// Why a message waits after this. `None` when it does not: SES has it, or never will.
@@ -145,6 +171,11 @@ impl Cause {
             Self::Handoff => "handoff",
             Self::Backlog => "backlog",
             Self::Rate => "rate",
+            Self::ExposureWindow => "exposure_window",
+            Self::DailyCap => "daily_cap",
+            Self::Warmup => "warmup",
+            Self::StreamRate => "stream_rate",
+            Self::TenantRate => "tenant_rate",
             Self::Deadline => "deadline",
             Self::Drain => "drain",
             Self::Standing => "standing",
@@ -180,6 +211,11 @@ impl Cause {
             | Self::Handoff
             | Self::Backlog
             | Self::Rate
+            | Self::ExposureWindow
+            | Self::DailyCap
+            | Self::Warmup
+            | Self::StreamRate
+            | Self::TenantRate
             | Self::Deadline
             | Self::Drain
             | Self::Standing => false,
@@ -210,9 +246,44 @@ impl Cause {
             | Self::Handoff
             | Self::Backlog
             | Self::Rate
+            | Self::ExposureWindow
+            | Self::DailyCap
+            | Self::Warmup
+            | Self::StreamRate
+            | Self::TenantRate
             | Self::Deadline
             | Self::Drain
             | Self::Standing => false,
+        }
+    }
+
+    /// Whether it is a limit that Bulkhead itself sets to what a stream or a tenant may send.
+    pub fn is_limit(self) -> bool {
+        match self {
+            Self::ExposureWindow | Self::DailyCap | Self::Warmup | Self::StreamRate | Self::TenantRate => true,
+            Self::Throttled
+            | Self::DailyQuota
+            | Self::Service
+            | Self::Network
+            | Self::Credentials
+            | Self::AccessDenied
+            | Self::SetMissing
+            | Self::TenantMissing
+            | Self::NotAssociated
+            | Self::MailFromDomain
+            | Self::Busy
+            | Self::Unrecognised
+            | Self::AccountPaused
+            | Self::AccountSuspended
+            | Self::SetPaused
+            | Self::Unknown
+            | Self::Handoff
+            | Self::Backlog
+            | Self::Rate
+            | Self::Deadline
+            | Self::Drain
+            | Self::Standing
+            | Self::Damaged => false,
         }
     }
 
@@ -239,6 +310,11 @@ impl Cause {
             | Self::Handoff
             | Self::Backlog
             | Self::Rate
+            | Self::ExposureWindow
+            | Self::DailyCap
+            | Self::Warmup
+            | Self::StreamRate
+            | Self::TenantRate
             | Self::Deadline
             | Self::Drain
             | Self::Standing
@@ -269,7 +345,7 @@ mod tests {
 
     /// Every cause with its word, its scope, and whether it lasts until the operator does something.
     /// The words stand in rows: one that changes here is a row that cannot be read.
-    const TABLE: [(Cause, &str, Scope, bool); 23] = [
+    const TABLE: [(Cause, &str, Scope, bool); 28] = [
         (Cause::Throttled, "throttled", Scope::Account, false),
         (Cause::DailyQuota, "daily_quota", Scope::Account, false),
         (Cause::Service, "service", Scope::Account, false),
@@ -289,6 +365,11 @@ mod tests {
         (Cause::Handoff, "handoff", Scope::Message, false),
         (Cause::Backlog, "backlog", Scope::Message, false),
         (Cause::Rate, "rate", Scope::Message, false),
+        (Cause::ExposureWindow, "exposure_window", Scope::Message, false),
+        (Cause::DailyCap, "daily_cap", Scope::Message, false),
+        (Cause::Warmup, "warmup", Scope::Message, false),
+        (Cause::StreamRate, "stream_rate", Scope::Message, false),
+        (Cause::TenantRate, "tenant_rate", Scope::Message, false),
         (Cause::Deadline, "deadline", Scope::Message, false),
         (Cause::Drain, "drain", Scope::Message, false),
         (Cause::Standing, "standing", Scope::Message, false),

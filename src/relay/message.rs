@@ -281,8 +281,8 @@ fn conclude(handed: HandedOver, mut record: Record, notes: &[String]) -> Result<
             Ok(receipt)
         }
         How::Refused(outcome) => Err(record.refused(Stopped::upstream(&outcome))),
-        How::Deferred { cause, words, error } => {
-            let refusal = wording::not_held(cause, &error);
+        How::Deferred { cause, words, until, error } => {
+            let refusal = wording::not_held(cause, until, &error);
             let reason = if words.is_empty() { format!("{cause:?}: {error}") } else { format!("{words}; {error}") };
             Err(record.refused(Stopped::ours(refusal, reason)))
         }

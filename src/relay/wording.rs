@@ -144,10 +144,15 @@ pub fn refused(outcome: &Outcome) -> Refusal {
     }
 }
 
-/// 452 4.3.1 or 451 4.3.0: the message cannot leave now, and cannot be held.
-pub fn not_held(cause: Cause, error: &HoldError) -> Refusal {
+/// 452 4.3.1 or 451 4.3.0: the message cannot leave now, and cannot be held. 451 4.7.1 where a limit of
+/// its stream or tenant keeps it: with the moment from which it may go, if one is known.
+pub fn not_held(cause: Cause, until: Option<Timestamp>, error: &HoldError) -> Refusal {
     let (why, lack) = (waiting(cause), lacking(error));
-    let text = format!("{why}, and {lack}; try again later");
+    let when = until.map_or_else(|| "try again later".to_owned(), |until| format!("try after {}", until.rfc3339()));
+    let text = format!("{why}, and {lack}; {when}");
+    if cause.is_limit() {
+        return Refusal::temporary(451, (7, 1), text);
+    }
     if error.is_room() { Refusal::temporary(452, (3, 1), text) } else { Refusal::temporary(451, (3, 0), text) }
 }
 
@@ -172,6 +177,11 @@ fn waiting(cause: Cause) -> &'static str {
         Cause::Handoff => "the mail of this stream is held before it is sent",
         Cause::Backlog => "other mail of this stream waits before it",
         Cause::Rate => "the sending rate of this relay is used up",
+        Cause::ExposureWindow => "as much mail of this stream is out unheard of as its exposure window allows",
+        Cause::DailyCap => "the daily_recipients of this stream or tenant are used up",
+        Cause::Warmup => "the warm-up of this stream allows no more today",
+        Cause::StreamRate => "the rate_per_second of this stream is used up",
+        Cause::TenantRate => "the rate_per_second of this tenant is used up",
         Cause::Deadline => "Amazon SES has not answered in time",
         Cause::Drain => "this relay is shutting down",
         Cause::Standing => "the mail of this stream is held",
@@ -455,12 +465,18 @@ mod tests {
         let mut texts = HashSet::new();
         for cause in Cause::ALL {
             for (error, expected, part) in &errors {
-                let refusal = not_held(cause, error);
-                assert_told(&refusal, expected, part);
+                let refusal = not_held(cause, None, error);
+                assert_told(&refusal, if cause.is_limit() { "451 4.7.1" } else { expected }, part);
                 let text = refusal.reply().text();
                 assert!(!text.contains("arn:") && !text.contains("secret"), "the operator's own: {text}");
             }
-            assert!(texts.insert(not_held(cause, &errors[0].0).reply().text()), "each has its own words: {cause:?}");
+            let until = Timestamp::parse_rfc3339("2026-05-02T00:00:00Z");
+            let text = not_held(cause, until, &errors[0].0).reply().text();
+            assert!(text.ends_with("; try after 2026-05-02T00:00:00.000Z"), "{text}");
+            assert!(
+                texts.insert(not_held(cause, None, &errors[0].0).reply().text()),
+                "each has its own words: {cause:?}"
+            );
         }
     }
 }

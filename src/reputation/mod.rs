@@ -20,7 +20,7 @@ mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -93,7 +93,12 @@ pub struct Reputation {
     /// SES has said something of one of its tenants.
     statuses_are_new: AtomicBool,
     news: Notify,
+    /// Who bounds mail whose outcome is not known.
+    outcomes: OnceLock<Outcomes>,
 }
+
+/// Hears of each outcome as it becomes known.
+pub type Outcomes = Box<dyn Fn(&Fact) + Send + Sync>;
 
 impl Reputation {
     /// Reads the counters of the last week. Nothing is judged before [`run`](Self::run).
@@ -131,6 +136,7 @@ impl Reputation {
             account_is_over: Mutex::new(was_over.unwrap_or(false)),
             statuses_are_new: AtomicBool::new(false),
             news: Notify::new(),
+            outcomes: OnceLock::new(),
         }))
     }
 
@@ -160,6 +166,11 @@ impl Reputation {
                 every = tokio::time::Instant::now() + EVERY;
             }
         }
+    }
+
+    /// From now on `outcomes` hears of each fact, after the book has.
+    pub fn tell_of_outcomes(&self, outcomes: Outcomes) {
+        let _ = self.outcomes.set(outcomes);
     }
 
     /// From now on these rules hold.
@@ -391,6 +402,9 @@ impl Witness for Reputation {
                 bad |= counts.bounced + counts.complained > 0;
                 book.add(&fact.tenant, &fact.stream, &stream.standing, fact.cohort, &counts);
             }
+        }
+        if let Some(outcomes) = self.outcomes.get() {
+            facts.iter().for_each(outcomes);
         }
         if bad {
             self.news.notify_one();

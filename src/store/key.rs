@@ -14,6 +14,8 @@
 //! | `stream` | tenant, stream | one stream |
 //! | `pause` | tenant, stream or empty | a pause by hand |
 //! | `standing` | tenant, stream or empty | what the judge has come to, and the last resume |
+//! | `exposure` | tenant, stream | the exposure window of a stream |
+//! | `ladder` | tenant, stream | where a stream stands on its warm-up ladder |
 //! | `sesstatus` | SES tenant | SES has disabled its sending |
 //! | `credential` | username | one credential with its secrets' hashes |
 //! | `credentialhold` | username | that a credential is on hold, or was |
@@ -140,6 +142,26 @@ impl Key {
     /// All standings.
     pub fn standings() -> Self {
         Self::of(&["standing"])
+    }
+
+    /// The exposure window of a stream.
+    pub fn exposure(tenant: &TenantId, stream: &StreamId) -> Self {
+        Self::of(&["exposure", tenant.as_str(), stream.as_str()])
+    }
+
+    /// All exposure windows.
+    pub fn exposures() -> Self {
+        Self::of(&["exposure"])
+    }
+
+    /// Where a stream stands on its warm-up ladder.
+    pub fn ladder(tenant: &TenantId, stream: &StreamId) -> Self {
+        Self::of(&["ladder", tenant.as_str(), stream.as_str()])
+    }
+
+    /// All positions on ladders.
+    pub fn ladders() -> Self {
+        Self::of(&["ladder"])
     }
 
     /// That SES has disabled an SES tenant's sending.
@@ -338,6 +360,8 @@ mod tests {
             b"counter\0acme\0marketing\x0000079abc\0n1~0e0f\0"
         );
         assert_eq!(Key::standing(&tenant, None).octets(), b"standing\0acme\0\0");
+        assert_eq!(Key::exposure(&tenant, &stream).octets(), b"exposure\0acme\0marketing\0");
+        assert_eq!(Key::ladder(&tenant, &stream).octets(), b"ladder\0acme\0marketing\0");
         assert_eq!(Key::ses_status(&"acme".parse().unwrap()).octets(), b"sesstatus\0acme\0");
         assert_eq!(
             Key::domain(&tenant, 0x4abc, "gmail.com", "n1").octets(),

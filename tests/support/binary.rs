@@ -197,6 +197,7 @@ id = "main"
 kind = "bulk"
 configuration_set = "acme-main"
 suppress_on = ["bounce", "complaint"]
+exposure = false
 "#
     .to_owned();
     for (username, secret) in credentials {

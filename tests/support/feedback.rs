@@ -79,7 +79,7 @@ impl Feedback {
             announce: Arc::clone(&told) as _,
         };
         let reputation = Reputation::open(means, rules).await.unwrap();
-        wire(&reputation, dispatch);
+        bulkhead::app::hear_outcomes(&reputation, dispatch);
         let hearing = Hearing::default();
         hearing.set(Arc::clone(&reputation) as _).ok().unwrap();
         let applier = Applier::new(
@@ -139,9 +139,6 @@ impl Feedback {
         }
     }
 }
-
-/// As the house wires them.
-fn wire(_reputation: &Arc<Reputation>, _dispatch: &Arc<Dispatch>) {}
 
 fn event(world: &World, at: usize, seen: &Seen, recipient: &str, feedback_id: &str) -> Event {
     let sent = world.clock.now().minus(Duration::from_millis(world.now() - seen.decided.unwrap()));

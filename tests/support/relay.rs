@@ -498,7 +498,7 @@ pub fn tenant(name: &str) -> Tenant {
         dedupe: true,
         dsn: false,
         enforce: None,
-        exposure: true,
+        exposure: false,
         limits: Rates::default(),
         pause: None,
         standing: Standing::default(),

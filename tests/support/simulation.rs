@@ -456,7 +456,7 @@ pub struct World {
     pub spool: MemorySpool,
     pub ses: Arc<Ses>,
     pub directory: Current,
-    /// What SES took, as the book is to hear of it.
+    /// What SES took, for the counters and the book.
     pub tally: Arc<Tally>,
     pub options: Options,
     heard: Mutex<Vec<Heard>>,
@@ -565,7 +565,9 @@ impl World {
             random: Arc::clone(&self.random) as _,
             tally: Arc::clone(&self.tally),
         };
-        (Dispatch::new(means, self.options.clone(), &found.digests), found)
+        let dispatch = Dispatch::new(means, self.options.clone(), &found.digests);
+        dispatch.recall().await.unwrap();
+        (dispatch, found)
     }
 
     pub fn now(&self) -> Millis {
@@ -727,7 +729,8 @@ pub fn tenant(name: &str, weight: u32) -> Tenant {
         dedupe: false,
         dsn: false,
         enforce: None,
-        exposure: true,
+        // Its SES publishes no events; a story about the window says so.
+        exposure: false,
         limits: Limits::default(),
         pause: None,
         standing: Standing::default(),

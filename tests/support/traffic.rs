@@ -46,7 +46,7 @@ pub fn tenants() -> String {
             let kind = if stream == "queue" { "bulk" } else { "transactional" };
             text += &format!(
                 "[[tenant.stream]]\nid = \"{stream}\"\nkind = \"{kind}\"\nhandoff = \"{stream}\"\nfan_out = \"{fan_out}\"\n\
-                 configuration_set = \"{tenant}-{stream}\"\n"
+                 configuration_set = \"{tenant}-{stream}\"\nexposure = false\n"
             );
         }
     }

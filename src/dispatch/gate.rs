@@ -1,0 +1,489 @@
+//! The gates of lanes: what of a stream, of its tenant and of the account may leave now, beside the
+//! account's rate. Pure but for living behind the board's mutex.
+//!
+//! | gate | whose | opens again |
+//! |---|---|---|
+//! | the account's standing | all | when SES says so |
+//! | the account's quota of 24 hours | all; the last part is for transactional mail | with SES's next answer |
+//! | recipients a day | a tenant's, a stream's | at midnight (UTC) |
+//! | the warm-up's step | a stream's | at midnight (UTC) |
+//! | the [exposure window](crate::policy::exposure) | a stream's | as outcomes come in |
+//! | recipients a second | a tenant's, a stream's | soon |
+//!
+//! A message is looked at ([`Gates::peek`]), and then [reserves](Gates::reserve) for all its open
+//! recipients at every gate at once, so that none of them is passed twice by what is being offered.
+//! What SES takes, or may have taken, is [`taken`](Gates::taken); the rest comes
+//! [back](Gates::give_back).
+//!
+//! Promises: no gate of one lane shuts another's, but a tenant's gates those of its lanes and the
+//! account's all. No day, window or quota takes more than it has, but for one message larger than all of
+//! it, which goes when nothing else has gone or is out. Nothing is allocated for a message.
+//! What can go wrong: counts of what was sent before the process began are as good as the counters
+//! (`recall`): they may lack the last second before a crash.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::pace::Pace;
+use crate::mail::TenantId;
+use crate::outbox::{Cause, Lane};
+use crate::policy::exposure::{self, Exposure, Kept, OutcomeKind};
+use crate::policy::reputation::{self, Step};
+use crate::policy::tenant::{Standing, Stream, StreamKind, Tenant};
+use crate::policy::warmup::{self, Plan, Position};
+use crate::time::Timestamp;
+
+/// What holds of a lane now, out of its tenant's and its stream's declaration and standing.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Terms {
+    kind: StreamKind,
+    rate: Option<f64>,
+    /// Half the rate.
+    is_slowed: bool,
+    daily: Option<u64>,
+    tenant_rate: Option<f64>,
+    tenant_daily: Option<u64>,
+    warmup: Option<Plan>,
+    /// The exposure window is in force.
+    is_bound: bool,
+    standing: Standing,
+    warn: f64,
+}
+
+/// What is known of a lane's time before the process began.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Past {
+    /// Recipients that SES took today (UTC).
+    pub today: u64,
+    /// For the window.
+    pub exposure: exposure::Past,
+    /// The window as it was kept.
+    pub kept: Option<Kept>,
+    /// Where it stands on its ladder.
+    pub position: Option<Position>,
+}
+
+/// A moment by both clocks.
+pub type Moment = (Instant, Timestamp);
+
+/// Why something may not go now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shut {
+    /// Which gate.
+    pub cause: Cause,
+    /// When to look again; `None`: when something changes.
+    pub until: Option<Instant>,
+}
+
+/// What the account may still send.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Quota {
+    /// Recipients in 24 hours; `None`: no limit.
+    pub most: Option<f64>,
+    /// Of these, sent when SES was asked last.
+    pub sent: f64,
+    /// The part of `most` that is for transactional mail, 0 to 1.
+    pub reserve: f64,
+    /// SES takes nothing from the account.
+    pub is_shut: bool,
+}
+
+/// The gates of all lanes.
+#[derive(Debug)]
+pub struct Gates {
+    rules: exposure::Rules,
+    lanes: HashMap<Lane, Gate>,
+    tenants: HashMap<TenantId, Shared>,
+    quota: Quota,
+    /// Recipients taken since SES was asked, and being offered.
+    account: Day,
+    rate: Option<f64>,
+    /// Lanes whose window may have to be kept.
+    unkept: Vec<Lane>,
+}
+
+/// One lane's.
+#[derive(Debug)]
+struct Gate {
+    terms: Terms,
+    pace: Pace,
+    day: Day,
+    position: Option<Position>,
+    /// The position that is on the disk.
+    kept_position: Option<Position>,
+    exposure: Exposure,
+    /// It is among the `unkept`.
+    is_listed: bool,
+    has_past: bool,
+}
+
+/// A tenant's, over its lanes.
+#[derive(Debug)]
+struct Shared {
+    pace: Pace,
+    daily: Option<u64>,
+    day: Day,
+}
+
+/// Recipients of a day.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Day {
+    day: u64,
+    taken: u64,
+    reserved: u64,
+}
+
+impl Terms {
+    /// The terms of a stream.
+    pub fn of(tenant: &Tenant, stream: &Stream, rules: &reputation::Rules) -> Self {
+        let lines = rules.lines_of_stream(stream.kind, &stream.limits, &tenant.limits);
+        Self {
+            kind: stream.kind,
+            rate: stream.rate_per_second,
+            is_slowed: stream.standing.braked(Step::Slowed).is_some(),
+            daily: stream.daily_recipients,
+            tenant_rate: tenant.rate_per_second,
+            tenant_daily: tenant.daily_recipients,
+            warmup: stream.warmup.as_ref().and_then(Plan::of),
+            is_bound: stream.exposure && rules.enforce && stream.enforce.unwrap_or(tenant.enforce),
+            standing: stream.standing.clone(),
+            warn: lines.warn_bounce,
+        }
+    }
+
+    /// The rate in force, where the account has this one.
+    fn pace(&self, account: Option<f64>) -> Option<f64> {
+        if self.is_slowed { self.rate.or(account).map(|rate| rate / 2.0) } else { self.rate }
+    }
+}
+
+impl Day {
+    fn roll(&mut self, today: u64) {
+        if self.day != today {
+            (self.day, self.taken) = (today, 0);
+        }
+    }
+
+    /// Whether so many more are within a cap. More than a whole day's go when nothing else has gone.
+    fn has_room(&self, recipients: u64, cap: Option<u64>) -> bool {
+        let Some(cap) = cap else { return true };
+        let used = self.taken.saturating_add(self.reserved);
+        used.saturating_add(recipients) <= cap || used == 0 && cap > 0
+    }
+
+    fn reserve(&mut self, recipients: u64) {
+        self.reserved = self.reserved.saturating_add(recipients);
+    }
+
+    fn give_back(&mut self, recipients: u64) {
+        self.reserved = self.reserved.saturating_sub(recipients);
+    }
+
+    fn take(&mut self, recipients: u64) {
+        self.taken = self.taken.saturating_add(recipients);
+    }
+}
+
+impl Quota {
+    fn is_spent(&self, account: &Day, recipients: u64, kind: StreamKind) -> bool {
+        let Some(most) = self.most else { return false };
+        let kept_back = match kind {
+            StreamKind::Transactional => 0.0,
+            StreamKind::Bulk | StreamKind::Marketing => most * self.reserve,
+        };
+        let used = self.sent + account.taken as f64 + account.reserved as f64;
+        used + recipients as f64 > most - kept_back
+    }
+}
+
+impl Gates {
+    /// No lane is known yet.
+    pub fn new(rules: exposure::Rules, rate: Option<f64>) -> Self {
+        Self {
+            rules,
+            lanes: HashMap::new(),
+            tenants: HashMap::new(),
+            quota: Quota::default(),
+            account: Day::default(),
+            rate,
+            unkept: Vec::new(),
+        }
+    }
+
+    /// Whether the terms of a lane are known here.
+    pub fn knows(&self, lane: &Lane) -> bool {
+        lane.stream.is_none() || self.lanes.contains_key(lane)
+    }
+
+    /// Whether what a lane sent before the process began is known here.
+    pub fn has_past(&self, lane: &Lane) -> bool {
+        self.lanes.get(lane).is_some_and(|gate| gate.has_past)
+    }
+
+    /// From now on these terms hold of a lane.
+    pub fn change(&mut self, lane: &Lane, terms: Terms, now: Instant, at: Timestamp) {
+        let tenant = self.tenants.entry(lane.tenant.clone()).or_insert_with(|| Shared {
+            pace: Pace::new(terms.tenant_rate),
+            daily: None,
+            day: Day::default(),
+        });
+        tenant.daily = terms.tenant_daily;
+        tenant.pace.change(terms.tenant_rate, now);
+        let rate = terms.pace(self.rate);
+        let today = warmup::day_of(at);
+        let (gate, changed) = match self.lanes.get_mut(lane) {
+            Some(gate) => {
+                gate.pace.change(rate, now);
+                let changed = gate.exposure.standing(&terms.standing, terms.warn, at);
+                gate.terms = terms;
+                (gate, changed)
+            }
+            None => {
+                let mut exposure = Exposure::new(self.rules, None, &exposure::Past::default(), at);
+                let changed = exposure.standing(&terms.standing, terms.warn, at);
+                let gate = Gate {
+                    pace: Pace::new(rate),
+                    day: Day::default(),
+                    position: None,
+                    kept_position: None,
+                    exposure,
+                    is_listed: false,
+                    has_past: false,
+                    terms,
+                };
+                (self.lanes.entry(lane.clone()).or_insert(gate), changed)
+            }
+        };
+        gate.climb_from_here(today);
+        if changed {
+            gate.list(&mut self.unkept, lane);
+        }
+    }
+
+    /// What a lane sent before the process began; to be told once, after its terms.
+    pub fn recall(&mut self, lane: &Lane, past: Past, at: Timestamp) {
+        let today = warmup::day_of(at);
+        let Some(gate) = self.lanes.get_mut(lane) else { return };
+        if std::mem::replace(&mut gate.has_past, true) {
+            return;
+        }
+        gate.day.roll(today);
+        gate.day.take(past.today);
+        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+            tenant.day.roll(today);
+            tenant.day.take(past.today);
+        }
+        // Who has begun to send meanwhile began with what a new stream has, which is no more.
+        if gate.exposure.is_idle() {
+            gate.exposure = Exposure::new(self.rules, past.kept, &past.exposure, at);
+            gate.exposure.standing(&gate.terms.standing, gate.terms.warn, at);
+            gate.list(&mut self.unkept, lane);
+        }
+        (gate.position, gate.kept_position) = (past.position, past.position);
+        gate.climb_from_here(today);
+    }
+
+    /// A lane has come to this step of its ladder.
+    pub fn climb(&mut self, lane: &Lane, position: Position) {
+        if let Some(gate) = self.lanes.get_mut(lane) {
+            (gate.position, gate.kept_position) = (Some(position), Some(position));
+        }
+    }
+
+    /// Forgets lanes that are gone, unless something of theirs is out.
+    pub fn retain(&mut self, is_there: impl Fn(&Lane) -> bool) {
+        self.lanes.retain(|lane, gate| is_there(lane) || !gate.exposure.is_idle());
+        let lanes = &self.lanes;
+        let mut tenants: std::collections::HashSet<&TenantId> = std::collections::HashSet::new();
+        tenants.extend(lanes.keys().map(|lane| &lane.tenant));
+        self.tenants.retain(|tenant, _| tenants.contains(tenant));
+    }
+
+    /// The account takes so many recipients a second: half of it is what a slowed lane without a rate of
+    /// its own has.
+    pub fn change_rate(&mut self, rate: Option<f64>, now: Instant) {
+        self.rate = rate;
+        for gate in self.lanes.values_mut().filter(|gate| gate.terms.is_slowed) {
+            gate.pace.change(gate.terms.pace(rate), now);
+        }
+    }
+
+    /// What SES says that the account may send.
+    pub fn change_quota(&mut self, quota: Quota) {
+        self.quota = quota;
+        self.account.taken = 0;
+    }
+
+    /// Whether so many recipients of a lane may go now.
+    pub fn peek(&mut self, lane: &Lane, kind: StreamKind, recipients: u32, (now, at): Moment) -> Result<(), Shut> {
+        let recipients = u64::from(recipients);
+        if self.quota.is_shut {
+            return Err(Shut { cause: Cause::AccountPaused, until: None });
+        }
+        if self.quota.is_spent(&self.account, recipients, kind) {
+            return Err(Shut { cause: Cause::DailyQuota, until: None });
+        }
+        let Some(gate) = self.lanes.get_mut(lane) else { return Ok(()) };
+        let today = warmup::day_of(at);
+        let moment = |until: Timestamp| now.checked_add(until.since(at));
+        let tomorrow = |cause| Err(Shut { cause, until: moment(warmup::begin_of_day(today + 1)) });
+        gate.day.roll(today);
+        let mut tenant = self.tenants.get_mut(&lane.tenant);
+        if let Some(tenant) = &mut tenant {
+            tenant.day.roll(today);
+            if !tenant.day.has_room(recipients, tenant.daily) {
+                return tomorrow(Cause::DailyCap);
+            }
+        }
+        if !gate.day.has_room(recipients, gate.terms.daily) {
+            return tomorrow(Cause::DailyCap);
+        }
+        if !gate.day.has_room(recipients, gate.step_cap()) {
+            return tomorrow(Cause::Warmup);
+        }
+        if gate.terms.is_bound
+            && let Err(until) = gate.exposure.admits(recipients, at)
+        {
+            return Err(Shut { cause: Cause::ExposureWindow, until: until.and_then(moment) });
+        }
+        if let Some(tenant) = tenant
+            && let Err(until) = tenant.pace.peek(now)
+        {
+            return Err(Shut { cause: Cause::TenantRate, until: Some(until) });
+        }
+        gate.pace.peek(now).map_err(|until| Shut { cause: Cause::StreamRate, until: Some(until) })
+    }
+
+    /// So many recipients of a lane are about to be offered, which [`peek`](Self::peek) has let pass.
+    pub fn reserve(&mut self, lane: &Lane, recipients: u32, now: Instant) {
+        let count = u64::from(recipients);
+        self.account.reserve(count);
+        let Some(gate) = self.lanes.get_mut(lane) else { return };
+        gate.day.reserve(count);
+        gate.exposure.reserve(count);
+        // It was just looked at.
+        let _ = gate.pace.take(recipients, now);
+        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+            tenant.day.reserve(count);
+            let _ = tenant.pace.take(recipients, now);
+        }
+    }
+
+    /// So many recipients of a lane, of which `covered` were reserved, are with SES or may be, by a call
+    /// that began at `sent`.
+    pub fn taken(&mut self, lane: &Lane, recipients: u32, covered: u32, sent: Timestamp, at: Timestamp) {
+        let (count, covered) = (u64::from(recipients), u64::from(covered));
+        let today = warmup::day_of(at);
+        self.account.take(count);
+        self.account.give_back(covered);
+        let Some(gate) = self.lanes.get_mut(lane) else { return };
+        gate.day.roll(today);
+        gate.day.take(count);
+        gate.day.give_back(covered);
+        gate.exposure.taken(count, sent, at);
+        gate.exposure.unreserve(covered);
+        gate.list(&mut self.unkept, lane);
+        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+            tenant.day.roll(today);
+            tenant.day.take(count);
+            tenant.day.give_back(covered);
+        }
+    }
+
+    /// So many reserved recipients of a lane are not offered.
+    pub fn give_back(&mut self, lane: &Lane, recipients: u32) {
+        let count = u64::from(recipients);
+        self.account.give_back(count);
+        if let Some(gate) = self.lanes.get_mut(lane) {
+            gate.day.give_back(count);
+            gate.exposure.unreserve(count);
+        }
+        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+            tenant.day.give_back(count);
+        }
+    }
+
+    /// What became of recipients of a lane; whether it has more room now.
+    pub fn outcome(&mut self, lane: &Lane, sent: Timestamp, recipients: u32, kind: OutcomeKind, at: Timestamp) -> bool {
+        let Some(gate) = self.lanes.get_mut(lane) else { return false };
+        let has_room = gate.exposure.outcome(sent, u64::from(recipients), kind, at);
+        gate.list(&mut self.unkept, lane);
+        has_room
+    }
+
+    /// The windows that are to be kept, at most so many, with their lanes; and the lanes of which it came to
+    /// be known that deliveries are not published.
+    pub fn take_unkept(&mut self, most: usize, at: Timestamp) -> (Vec<(Lane, Kept)>, Vec<Lane>) {
+        let (mut kept, mut unseen) = (Vec::new(), Vec::new());
+        while kept.len() < most
+            && let Some(lane) = self.unkept.pop()
+        {
+            let Some(gate) = self.lanes.get_mut(&lane) else { continue };
+            gate.is_listed = false;
+            if !gate.terms.is_bound {
+                continue;
+            }
+            if gate.exposure.take_unseen(at) {
+                unseen.push(lane.clone());
+            }
+            if let Some(window) = gate.exposure.take_kept(at) {
+                kept.push((lane, window));
+            }
+        }
+        (kept, unseen)
+    }
+
+    /// What was taken to be kept was not.
+    pub fn not_kept(&mut self, lane: &Lane) {
+        if let Some(gate) = self.lanes.get_mut(lane) {
+            gate.exposure.not_kept();
+            gate.list(&mut self.unkept, lane);
+        }
+    }
+
+    /// How a lane's window stands; `None` where none is in force.
+    pub fn view(&self, lane: &Lane, at: Timestamp) -> Option<exposure::View> {
+        self.lanes.get(lane).filter(|gate| gate.terms.is_bound).map(|gate| gate.exposure.view(at))
+    }
+
+    /// The lanes on a ladder that have not come to `today`, or whose position is not on the disk: each with
+    /// its ladder and where it stands.
+    pub fn climbers(&self, today: u64) -> Vec<(Lane, Plan, Position)> {
+        let climber = |(lane, gate): (&Lane, &Gate)| {
+            let (plan, position) = (gate.terms.warmup?, gate.position?);
+            (position.day < today || gate.kept_position != Some(position)).then(|| (lane.clone(), plan, position))
+        };
+        self.lanes.iter().filter_map(climber).collect()
+    }
+
+    /// Recipients the account has left of its 24 hours, as far as is known; `None`: no limit.
+    pub fn left(&self) -> Option<f64> {
+        let used = self.quota.sent + self.account.taken as f64 + self.account.reserved as f64;
+        self.quota.most.map(|most| (most - used).max(0.0))
+    }
+}
+
+impl Gate {
+    /// Recipients a day on its step.
+    fn step_cap(&self) -> Option<u64> {
+        let plan = self.terms.warmup?;
+        self.position.filter(|position| plan.has(position)).map_or(plan.cap(0), |position| plan.cap(position.step))
+    }
+
+    /// A stream that is not on its ladder begins with it.
+    fn climb_from_here(&mut self, today: u64) {
+        self.position = match (self.terms.warmup, self.position) {
+            (None, _) => None,
+            (Some(plan), Some(position)) if plan.has(&position) => Some(position),
+            // Where it stood before the process began is not known yet.
+            (Some(plan), _) if self.has_past => Some(plan.begin(today)),
+            (Some(_), _) => None,
+        };
+    }
+
+    fn list(&mut self, unkept: &mut Vec<Lane>, lane: &Lane) {
+        if self.terms.is_bound && !std::mem::replace(&mut self.is_listed, true) {
+            unkept.push(lane.clone());
+        }
+    }
+}
