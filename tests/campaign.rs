@@ -23,7 +23,7 @@ const HONEST: u64 = 50_000;
 /// The clean tenants.
 const NEIGHBOURS: usize = 9;
 /// How long they send, each a message every so often.
-const SENDING: Millis = 10 * MINUTE;
+const SENDING: Millis = 6 * MINUTE;
 const EVERY: Millis = 500;
 
 /// A tenant whose streams all have an exposure window.
@@ -33,9 +33,14 @@ fn tenant(name: &str) -> Tenant {
     tenant
 }
 
-fn letter(tenant: &str, stream: &str, connection: u32, number: u32, to: String) -> Letter {
-    Letter { connection, number, tenant: tenant.into(), stream: stream.into(), to: vec![to], octets: 100 }
+fn letter(tenant: &str, stream: &str, connection: u32, number: u32, to: Vec<String>) -> Letter {
+    Letter { connection, number, tenant: tenant.into(), stream: stream.into(), to, octets: 100 }
 }
+
+/// Recipients of a message of the stale list. The honest campaign has one each: the outbox sends messages
+/// of several recipients one at a time for each connection (manual: `decisions/order`), and it is the
+/// window that is measured here.
+const AT_ONCE: u64 = 5;
 
 /// Of every thousand recipients so many bounce, spread evenly.
 fn recipient(number: u64, bouncing: u64) -> String {
@@ -58,7 +63,7 @@ async fn steady(
     while moment < end {
         world.at(moment).await;
         let to = recipient(u64::from(connection) * 100_000 + number, bouncing);
-        let answer = world.send(&dispatch, letter(&tenant, stream, connection, number as u32, to)).await;
+        let answer = world.send(&dispatch, letter(&tenant, stream, connection, number as u32, vec![to])).await;
         assert!(matches!(answer, Answer::Relayed | Answer::Held(_)), "{tenant}/{stream}: {answer:?}");
         number += 1;
         moment += every;
@@ -70,7 +75,7 @@ async fn thrown(
     world: &Arc<World>,
     dispatch: &Arc<Dispatch>,
     tenant: &str,
-    recipients: u64,
+    (recipients, at_once): (u64, u64),
     bouncing: u64,
 ) -> Vec<Answer> {
     const CONNECTIONS: u64 = 20;
@@ -79,9 +84,10 @@ async fn thrown(
         let (world, dispatch, tenant) = (Arc::clone(world), Arc::clone(dispatch), tenant.to_owned());
         connections.spawn(async move {
             let mut answers = Vec::new();
-            for number in (connection..recipients).step_by(CONNECTIONS as usize) {
-                let letter =
-                    letter(&tenant, "marketing", 900 + connection as u32, number as u32, recipient(number, bouncing));
+            for number in (connection..recipients / at_once).step_by(CONNECTIONS as usize) {
+                let first = number * at_once;
+                let to = (first..first + at_once).map(|number| recipient(number, bouncing)).collect();
+                let letter = letter(&tenant, "marketing", 900 + connection as u32, number as u32, to);
                 answers.push(world.send(&dispatch, letter).await);
             }
             answers
@@ -122,8 +128,8 @@ fn neighbours(offends: bool) -> Outcome {
         senders.spawn(steady(Arc::clone(&world), Arc::clone(&life.dispatch), who, 5 * SECOND, 0));
         if offends {
             world.at(MINUTE).await;
-            let answers = thrown(&world, &life.dispatch, "offender", STALE, 120).await;
-            assert_eq!(answers.len() as u64, STALE);
+            let answers = thrown(&world, &life.dispatch, "offender", (STALE, AT_ONCE), 120).await;
+            assert_eq!(answers.len() as u64 * AT_ONCE, STALE);
         }
         senders.join_all().await;
         let ended = world.now();
@@ -150,7 +156,7 @@ fn neighbours(offends: bool) -> Outcome {
         let outcome = Outcome {
             in_time: of("clean", "").filter(|s| s.decided.unwrap() <= ended).count(),
             all: of("clean", "").count(),
-            offender: of("offender", "marketing").count(),
+            offender: of("offender", "marketing").map(|seen| seen.to.len()).sum(),
             resets: of("offender", "transactional").count(),
             slowest_reset,
             account_rate: bounced as f64 / taken as f64,
@@ -197,34 +203,35 @@ fn a_stale_list_beside_nine_clean_tenants() {
 
 #[test]
 fn an_honest_first_campaign_is_never_paused() {
-    for rate in [14.0, 50.0] {
-        let terms = Terms { rate, ..Terms::default() };
-        let plan = Plan { terms, ..Plan::new(5, vec![tenant("honest")]) };
-        let (took, told, step) = simulate(plan, async |world| {
-            let life = world.live().await;
-            let feedback = Feedback::begin(&world, &life.dispatch, Rules::default(), Delays::default()).await;
-            let began = world.now();
-            thrown(&world, &life.dispatch, "honest", HONEST, 8).await;
-            let most = (HONEST as f64 / rate * 3.0) as Millis * SECOND;
-            let ended = life.until_empty(&world, most).await;
-            let directory = world.directory.load_full();
-            let tenant = directory.tenant(&"honest".parse().unwrap()).unwrap();
-            let step = tenant.streams[&"marketing".parse().unwrap()].standing.brake.map_or(Step::Good, |b| b.step);
-            let told: Vec<&str> = feedback.told.all().iter().map(|told| told.kind.word()).collect();
-            assert_eq!(world.ses.seen().iter().filter(|seen| seen.is_taken()).count() as u64, HONEST);
-            feedback.stop().await;
-            life.stop().await;
-            (ended - began, told, step)
-        });
-        let alone = HONEST as f64 / rate;
-        println!(
-            "honest first campaign of {HONEST} with 0.8 % bounces at {rate} a second: {} s, {:.2} times what the rate \
-             alone needs; told: {told:?}",
-            took / SECOND,
-            took as f64 / 1000.0 / alone
-        );
-        assert_eq!(step, Step::Good);
-        assert!(!told.iter().any(|kind| kind.contains("paused")), "{told:?}");
-        assert!((took as f64) < alone * 2000.0, "{took} ms");
-    }
+    // The quicker the account, the more the window costs: 14 a second, SES's first grant, needs 1.03 times.
+    let rate = 50.0;
+    let terms = Terms { rate, ..Terms::default() };
+    let plan = Plan { terms, ..Plan::new(5, vec![tenant("honest")]) };
+    let (took, told, step) = simulate(plan, async |world| {
+        let life = world.live().await;
+        let feedback = Feedback::begin(&world, &life.dispatch, Rules::default(), Delays::default()).await;
+        let began = world.now();
+        thrown(&world, &life.dispatch, "honest", (HONEST, 1), 8).await;
+        let most = (HONEST as f64 / rate * 3.0) as Millis * SECOND;
+        let ended = life.until_empty(&world, most).await;
+        let directory = world.directory.load_full();
+        let tenant = directory.tenant(&"honest".parse().unwrap()).unwrap();
+        let step = tenant.streams[&"marketing".parse().unwrap()].standing.brake.map_or(Step::Good, |b| b.step);
+        let told: Vec<&str> = feedback.told.all().iter().map(|told| told.kind.word()).collect();
+        let taken: usize = world.ses.seen().iter().filter(|seen| seen.is_taken()).map(|seen| seen.to.len()).sum();
+        assert_eq!(taken as u64, HONEST);
+        feedback.stop().await;
+        life.stop().await;
+        (ended - began, told, step)
+    });
+    let alone = HONEST as f64 / rate;
+    println!(
+        "honest first campaign of {HONEST} with 0.8 % bounces at {rate} a second: {} s, {:.2} times what the rate \
+         alone needs; told: {told:?}",
+        took / SECOND,
+        took as f64 / 1000.0 / alone
+    );
+    assert_eq!(step, Step::Good);
+    assert!(!told.iter().any(|kind| kind.contains("paused")), "{told:?}");
+    assert!((took as f64) < alone * 2000.0, "{took} ms");
 }

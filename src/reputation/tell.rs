@@ -140,7 +140,7 @@ fn to_do(change: &Change) -> Vec<String> {
     if *step >= Step::TransactionalOnly {
         let stream = change.stream.as_ref().map(|stream| format!(" --stream {stream}")).unwrap_or_default();
         todo.push(format!(
-            "once the list is clean, the operator resumes it with a fresh window: bulkhead tenant resume {}{stream} --reason \"…\"",
+            "once the list is clean, the operator resumes it with a fresh window: bulkhead tenant resume {}{stream} --reason \"list cleaned\"",
             change.tenant
         ));
     }

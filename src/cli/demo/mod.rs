@@ -1,6 +1,7 @@
 //! `demo`: what Bulkhead is for, on this machine alone, in under a minute.
 //!
-//! Two tenants share one SES account: atlas, who keeps its lists clean, and bargain, who does not.
+//! Three tenants share one SES account: atlas, who keeps its lists clean, bargain, who buys them and is
+//! only watched so far, and comet, who throws a stale one and is restrained.
 //! The sandbox stands in for SES; relay, TLS, AUTH, SendEmail, SQS and the store are the real ones.
 //!
 //! Promises: every sentence it prints about what happened is checked against what the sandbox was
@@ -31,7 +32,7 @@ use crate::admin::{Desk, Metrics, Request, Response, perform};
 use crate::app::{House, Surroundings};
 use crate::config::{self, Settings, Tls};
 use crate::journal::Addresses;
-use crate::mail::StreamId;
+use crate::mail::{ConfigurationSet, Mailbox, StreamId};
 use crate::sandbox;
 
 /// Longest time for the whole story; it takes a few seconds.
@@ -48,7 +49,8 @@ pub(super) struct Demo {
     messages: u16,
 }
 
-/// Both tenants, as a tenants file would have them.
+/// The tenants, as a tenants file would have them. bargain's standing is only told of, so that its list
+/// can be followed to the end.
 const TENANTS: &str = r#"
 [[tenant]]
 id = "atlas"
@@ -69,6 +71,7 @@ suppress_on = ["bounce", "complaint"]
 id = "bargain"
 senders = ["bargain.example"]
 default_stream = "transactional"
+enforce = false
 [[tenant.stream]]
 id = "transactional"
 kind = "transactional"
@@ -79,7 +82,25 @@ id = "marketing"
 kind = "marketing"
 configuration_set = "bargain-marketing"
 suppress_on = ["bounce", "complaint"]
+exposure = false
+
+[[tenant]]
+id = "comet"
+contact = "ops@comet.example"
+senders = ["comet.example"]
+default_stream = "transactional"
+[[tenant.stream]]
+id = "transactional"
+kind = "transactional"
+configuration_set = "comet-transactional"
+[[tenant.stream]]
+id = "marketing"
+kind = "marketing"
+configuration_set = "comet-marketing"
 "#;
+
+/// The configuration set of the relay's own mail.
+const NOTICES: &str = "relay-notices";
 
 /// The house as the story needs it.
 struct Stage {
@@ -100,6 +121,8 @@ impl Demo {
         settings.listeners = vec![loopback(0, Tls::Starttls), loopback(0, Tls::Implicit)];
         settings.admin.address.set_port(0);
         settings.tenants_file = None;
+        settings.notify.from = Some(Mailbox::parse(b"postmaster@relay.example")?);
+        settings.notify.configuration_set = Some(ConfigurationSet::parse(NOTICES)?);
         // Nobody in this story is real.
         settings.log.recipients = Addresses::Full;
         start_log(context, &settings, Output::to(File::create(&log)?))?;
