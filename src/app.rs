@@ -210,7 +210,9 @@ impl House {
         let holds = outbox.clone();
         let health = Arc::new(Health::new(clock.now(), available.clone()).holding(move || holds.fault()));
         let directory: Current = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(store.as_ref()).await?));
+        let rules = settings.suppression.rules();
         let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), settings.node.clone());
+        let applier = applier.with_rules(rules);
         let desk =
             Desk::new(store.clone(), directory.clone(), clock.clone(), random.clone(), applier, Some(health.clone()));
         let desk = Arc::new(desk.with_outbox(outbox.clone()));
@@ -236,7 +238,8 @@ impl House {
                 wait: settings.events.wait_seconds,
                 node: settings.node.clone(),
             },
-        );
+        )
+        .with_rules(rules);
         let dispatch = Dispatch::new(
             dispatch::Means {
                 outbox: outbox.clone(),
@@ -253,6 +256,7 @@ impl House {
         let lanes = Arc::downgrade(&dispatch);
         desk.ask_of_lanes(Box::new(move |lane| lanes.upgrade()?.why(lane)));
         let janitor = Janitor::new(store.clone(), clock.clone())
+            .with_rules(rules)
             .keeping(settings.events.ledger_days, settings.events.counter_days);
         let means = Means {
             store,

@@ -294,6 +294,7 @@ impl Scene {
                 mailbox,
                 given: self.text.clone(),
                 status: words.clone(),
+                action: words.clone(),
                 diagnostic: words.clone(),
             })
             .collect()

@@ -216,6 +216,7 @@ mod tests {
             "writers",
             "calls_per_stream",
             "dedupe_entries",
+            "soft_bounces",
         ];
         for entry in catalogue() {
             assert!(entry.sentence.len() > 10 && entry.sentence.ends_with('.'), "{}.{}", entry.chapter, entry.key);

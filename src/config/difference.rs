@@ -2,7 +2,7 @@
 //!
 //! Every field is named here; the compiler tells of one that is not.
 
-use super::{Admin, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings};
+use super::{Admin, Aws, CertificateFiles, Events, Limits, Log, Notify, Outbox, Settings, Suppression};
 
 macro_rules! differing {
     ($old:expr, $new:expr, $group:ident, $section:literal, $($key:ident),+ $(,)?) => {{
@@ -79,6 +79,7 @@ impl Settings {
             outbox,
             notify,
             events,
+            suppression,
             admin,
             log,
             places: _,
@@ -149,9 +150,27 @@ impl Settings {
             ledger_days,
             counter_days,
         );
+        let suppression = differing!(
+            suppression,
+            new.suppression,
+            Suppression,
+            "suppression.",
+            soft_bounces,
+            soft_days,
+            ses_sync,
+            ses_sync_hours,
+        );
         let admin = differing!(admin, new.admin, Admin, "admin.", address, allow_insecure);
         let log = differing!(log, new.log, Log, "log.", format, recipients, level);
         let top = top.into_iter().filter_map(|(key, differs)| differs.then_some(key));
-        top.chain(tls).chain(aws).chain(outbox).chain(notify).chain(events).chain(admin).chain(log).collect()
+        top.chain(tls)
+            .chain(aws)
+            .chain(outbox)
+            .chain(notify)
+            .chain(events)
+            .chain(suppression)
+            .chain(admin)
+            .chain(log)
+            .collect()
     }
 }

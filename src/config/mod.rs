@@ -33,7 +33,8 @@ use std::path::{Path, PathBuf};
 pub use defaults::default_file;
 pub use file::OTHER_VARIABLES;
 pub use groups::{
-    Admin, Aws, CertificateFiles, Events, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log, Notify, Outbox, Tls,
+    Admin, Aws, CertificateFiles, Events, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log, Notify, Outbox,
+    SesSync, Suppression, Tls,
 };
 pub use problem::{Note, Place, Problem};
 pub use tenants::{load_tenants, read_tenants};
@@ -69,6 +70,8 @@ pub struct Settings {
     pub notify: Notify,
     /// Where SES's events come from.
     pub events: Events,
+    /// Tenants' suppression lists.
+    pub suppression: Suppression,
     /// Health and metrics.
     pub admin: Admin,
     /// The journal.
@@ -150,6 +153,7 @@ impl Settings {
             "The relay's own mail: notices of expired messages and delivery status notifications. Without it none are sent.",
         ));
         let events = Events::of(top.section("events", "SES's events: bounces, complaints, deliveries."));
+        let suppression = Suppression::of(top.section("suppression", "The tenants' suppression lists."));
         let admin = Admin::of(top.section("admin", "Health and metrics, by HTTP: /healthz, /readyz, /metrics."));
         let log = Log::of(top.section("log", "The log on standard output."));
         top.end();
@@ -166,6 +170,7 @@ impl Settings {
             outbox,
             notify,
             events,
+            suppression,
             admin: admin?,
             log: log?,
             places: Places::default(),

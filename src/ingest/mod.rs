@@ -35,6 +35,7 @@ pub use owner::owner;
 
 use crate::event::{self, Notice};
 use crate::journal;
+use crate::policy::run::Rules;
 use crate::retry::backoff;
 use crate::secret::Random;
 use crate::store::directory::Current;
@@ -114,6 +115,11 @@ impl Ingest {
         let poller = Poller { store: store.clone(), notices, random, wait: options.wait };
         let applier = Applier::new(store, directory, clock, options.node);
         Self { poller, applier, tally, pollers: options.pollers }
+    }
+
+    /// The same with other rules of when soft bounces suppress.
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { applier: self.applier.with_rules(rules), ..self }
     }
 
     /// Runs until `drain` is cancelled and what was received by then is applied and deleted.

@@ -1,7 +1,7 @@
 //! The store: three methods, and the records written above them.
 //!
 //! [`Store`] gets, scans and commits. sled (`adapters/sled`) and memory ([`memory`]) have them;
-//! tenants, credentials, suppressions, counters and the ledger of applied events are each written
+//! tenants, credentials, suppressions, runs of soft bounces, counters and the ledger of applied events are each written
 //! once on top. All keys are built in [`key`], all values sealed in [`record`].
 //!
 //! Promises: a commit is all or nothing and durable on return; a version tells whether a value is
@@ -15,7 +15,9 @@ pub mod directory;
 pub mod key;
 pub mod ledger;
 pub mod memory;
+pub mod mirror;
 pub mod record;
+pub mod runs;
 pub mod suppressions;
 pub mod tally;
 pub mod tenants;
