@@ -35,7 +35,7 @@ use crate::adapters::tls::{Certificates, TlsError};
 use crate::admin::control::BindError;
 use crate::admin::view::ListenerView;
 use crate::admin::{CommandError, Control, Desk, Health, Metrics, Request, Response, health, perform};
-use crate::config::{self, Problem, Settings, Tls};
+use crate::config::{self, Problem, SesSync, Settings, Tls};
 use crate::dispatch::waits::Waits;
 use crate::dispatch::{self, Dispatch, Reports};
 use crate::ingest::{self, Applier, Ingest, Janitor, NoQueue};
@@ -49,7 +49,9 @@ use crate::store::directory::{Current, Directory};
 use crate::store::tally::Tally;
 use crate::store::tenants::Declared;
 use crate::store::{Key, ReadError, Store};
+use crate::suppression::{self, ListSync};
 use crate::time::Clock as _;
+use crate::upstream::lists::Suppressions;
 use crate::upstream::{Mailer, Notices};
 use crate::wire::Acceptor;
 
@@ -86,6 +88,8 @@ const OTHER_DESCRIPTORS: u64 = 512;
 const CRLF: usize = 2;
 /// Octets behind the largest header section that stay in memory with it, whatever is spilled.
 const BEHIND_HEADER: usize = 64 * 1024;
+/// From one call about SES's suppression lists to the next: SES allows one a second.
+const LIST_PACE: Duration = Duration::from_secs(1);
 /// Who applies the tenants file.
 const ACTOR: &str = "bulkhead";
 
@@ -126,6 +130,7 @@ pub struct House {
     dispatch: Arc<Dispatch>,
     ingest: Ingest,
     janitor: Janitor,
+    sync: Option<ListSync>,
     server: health::Server,
     control: Control,
 }
@@ -224,7 +229,10 @@ impl House {
         if settings.notify.from.is_none() {
             note_unsent_reports(&directory.load());
         }
-        let (mailer, notices) = upstream(&settings, credentials).await;
+        let (mailer, notices, lists) = upstream(&settings, credentials).await;
+        let sync = sync_options(&settings).map(|options| {
+            ListSync::new(store.clone(), directory.clone(), lists, clock.clone(), random.clone(), options)
+        });
         let tally = Arc::new(Tally::default());
         let ingest = Ingest::new(
             store.clone(),
@@ -285,6 +293,7 @@ impl House {
             dispatch,
             ingest,
             janitor,
+            sync,
             server,
             control,
         })
@@ -321,6 +330,7 @@ impl House {
             dispatch,
             ingest,
             janitor,
+            sync,
             server,
             control,
         } = self;
@@ -333,6 +343,8 @@ impl House {
         let relay = tokio::spawn(relay.run(drain.clone()));
         let ingest = tokio::spawn(ingest.run(events.clone()));
         let janitor = tokio::spawn(janitor.run(events.clone()));
+        // What it has not come to is taken up after the next start.
+        let sync = sync.map(|sync| tokio::spawn(sync.run(drain.clone())));
         let server = tokio::spawn(server.run(last.clone()));
         let control = tokio::spawn(control.run(last.clone()));
         if let Some(certificates) = &certificates {
@@ -361,6 +373,9 @@ impl House {
         events.cancel();
         ended_by(over - STORE_WORDS, ingest).await;
         ended_by(over - STORE_WORDS, janitor).await;
+        if let Some(sync) = sync {
+            ended_by(over - STORE_WORDS, sync).await;
+        }
         last.cancel();
         ended_by(over - STORE_WORDS, control).await;
         ended_by(over - STORE_WORDS, server).await;
@@ -470,11 +485,25 @@ fn dispatch_options(settings: &Settings) -> dispatch::Options {
             .clone()
             .zip(notify.configuration_set.clone())
             .map(|(from, configuration_set)| Reports { from, configuration_set }),
+        account_list: settings.suppression.ses_sync != SesSync::Off,
     }
 }
 
-/// SES and the queue of its events, over one pool of connections.
-async fn upstream(settings: &Settings, credentials: Credentials) -> (Arc<dyn Mailer>, Arc<dyn Notices>) {
+/// How SES's suppression lists are compared with ours, if they are.
+fn sync_options(settings: &Settings) -> Option<suppression::Options> {
+    let mode = match settings.suppression.ses_sync {
+        SesSync::Off => return None,
+        SesSync::Pull => suppression::Mode::Pull,
+        SesSync::Both => suppression::Mode::Both,
+    };
+    Some(suppression::Options { mode, every: settings.suppression.ses_sync_hours, pace: LIST_PACE })
+}
+
+/// SES, the queue of its events and its suppression lists, over one pool of connections.
+async fn upstream(
+    settings: &Settings,
+    credentials: Credentials,
+) -> (Arc<dyn Mailer>, Arc<dyn Notices>, Arc<dyn Suppressions>) {
     let aws = &settings.aws;
     let config = ses::sdk_config(aws.region.clone(), credentials).await;
     let options = ses::Options {
@@ -487,8 +516,11 @@ async fn upstream(settings: &Settings, credentials: Credentials) -> (Arc<dyn Mai
     };
     let mailer = Arc::new(SesMailer::new(&config, options));
     match &settings.events.queue_url {
-        Some(url) => (mailer, Arc::new(SqsNotices::new(&config, aws.sqs_endpoint_url.clone(), url.clone()))),
-        None => (mailer, Arc::new(NoQueue)),
+        Some(url) => {
+            let notices = SqsNotices::new(&config, aws.sqs_endpoint_url.clone(), url.clone());
+            (mailer.clone(), Arc::new(notices), mailer)
+        }
+        None => (mailer.clone(), Arc::new(NoQueue), mailer),
     }
 }
 
@@ -684,6 +716,7 @@ fn relay_options(settings: &Settings) -> relay::Options {
                 bulk: settings.outbox.max_age_bulk_hours,
                 marketing: settings.outbox.max_age_marketing_hours,
             },
+            account_list: settings.suppression.ses_sync != SesSync::Off,
         },
     }
 }

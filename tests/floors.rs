@@ -44,6 +44,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "admin",
         &["mail", "time", "secret", "policy", "event", "retry", "store", "outbox", "upstream", "journal", "ingest"],
     ),
+    ("suppression", &["mail", "time", "secret", "policy", "retry", "store", "upstream", "journal"]),
     ("sandbox", &["mail", "time", "secret"]),
 ];
 
@@ -63,7 +64,15 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     // adapters time their own waits; the others wait by tokio's clock, which tests pause
     (
         "Instant::now",
-        &["adapters/", "ingest/mod.rs", "dispatch/mod.rs", "relay/message.rs", "sandbox/sqs.rs", "cli/demo/"],
+        &[
+            "adapters/",
+            "ingest/mod.rs",
+            "dispatch/mod.rs",
+            "relay/message.rs",
+            "sandbox/sqs.rs",
+            "suppression/mod.rs",
+            "cli/demo/",
+        ],
     ),
     ("getrandom::", &["adapters/clock.rs"]),
     // vendors
@@ -220,7 +229,7 @@ fn some_names_stand_in_one_room_alone() {
 #[test]
 fn services_wait_by_the_clock_that_tests_pause() {
     let (mut seen, mut faults) = (0, Vec::new());
-    let services = ["ingest", "dispatch", "relay", "sandbox"];
+    let services = ["ingest", "dispatch", "relay", "sandbox", "suppression"];
     for source in sources().iter().filter(|source| services.contains(&source.room.as_str())) {
         let text = &source.text;
         let imported = |of: &str| {

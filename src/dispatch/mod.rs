@@ -136,6 +136,8 @@ pub struct Options {
     pub max_send_rate: Option<f64>,
     /// The relay's own mail; `None`: it sends none.
     pub reports: Option<Reports>,
+    /// Whether what is known of SES's account list binds recipients.
+    pub account_list: bool,
 }
 
 /// By what the relay sends its own mail.
@@ -163,6 +165,7 @@ impl Default for Options {
             dedupe_entries: 100_000,
             max_send_rate: None,
             reports: None,
+            account_list: false,
         }
     }
 }

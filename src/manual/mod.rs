@@ -3,7 +3,8 @@
 //! - [`life_of_a_message`]: from the first octet to the bounce that decides the next one
 //! - [`replies`]: every reply, when it is given, what a client should do
 //! - [`operating`]: commands, log, metrics, health, signals, limits
-//! - [`tenants`]: tenants, streams, credentials, suppressions, and whose an event is
+//! - [`tenants`]: tenants, streams, credentials, and whose an event is
+//! - [`suppression`]: what is on a suppression list, how it comes there, import, SES's own lists
 //! - [`losses`]: every way to lose, to double or to leak a message, what prevents it, and what remains
 //! - [`attacks`]: what one tenant might try against another, and what stops it
 //! - [`rfc_status`]: which RFCs, how far
@@ -25,6 +26,10 @@ pub mod operating {}
 /// Tenants, streams, credentials, suppressions, and whose an event is.
 #[doc = include_str!("tenants.md")]
 pub mod tenants {}
+
+/// What is on a suppression list, how it comes there, import, Amazon SES's own lists.
+#[doc = include_str!("suppression.md")]
+pub mod suppression {}
 
 /// Every way to lose, to double or to leak a message, what prevents it, and what remains.
 #[doc = include_str!("losses.md")]

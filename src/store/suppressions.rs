@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, Versioned, record};
+use super::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, Versioned, mirror, record};
 use crate::mail::{Mailbox, TenantId};
 use crate::policy::effect;
 use crate::policy::tenant::{Suppression, SuppressionReason};
@@ -67,6 +67,21 @@ pub enum RemoveError {
 pub async fn find(store: &dyn Store, tenant: &TenantId, mailbox: &Mailbox) -> Result<Vec<Suppression>, ReadError> {
     let rows = rows(store, tenant, mailbox).await?;
     rows.into_iter().map(|(key, row)| opened(&key, &row.value)).collect()
+}
+
+/// The same, and with `account` what SES's account list has of `mailbox`, for it binds everybody's mail:
+/// one read more. The account's entries are nobody's: no list of a tenant shows them.
+pub async fn binding(
+    store: &dyn Store,
+    tenant: &TenantId,
+    mailbox: &Mailbox,
+    account: bool,
+) -> Result<Vec<Suppression>, ReadError> {
+    let mut entries = find(store, tenant, mailbox).await?;
+    if account {
+        entries.extend(mirror::of_account(store, mailbox).await?);
+    }
+    Ok(entries)
 }
 
 /// Adds entries to a tenant's list, up to [`MANY`] at a time; how many are new or took another's place.
