@@ -516,6 +516,36 @@ fn lists_of_other_services_are_imported_as_they_are() {
     assert_eq!((&result["added"], &result["bad"], &result["bad_lines"][0]["line"]), (&1.into(), &1.into(), &2.into()));
 }
 
+/// A mailbox that stays full: the sixth message hears why, and until when. And with the comparison of
+/// lists on, the sandbox is asked for its own.
+#[test]
+fn five_soft_bounces_in_a_row_are_told_to_the_next_message() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let config = std::fs::read_to_string(place.path("bulkhead.toml")).unwrap();
+    place.write("bulkhead.toml", &format!("{config}\n[suppression]\nses_sync = \"pull\"\nsoft_days = 3\n"));
+    let served = Served::start(&place);
+    let synced = served.wait_for("suppressions_synced");
+    assert_eq!((synced.get("tenant"), &synced["listed"]), (None, &Value::from(0)), "the account's: {synced}");
+    for n in 1..=5 {
+        let sent = place.ok(&["send-test", "--tenant", "acme", "--to", "Full@soft.test"]);
+        assert!(sent.out.contains("250 2.0.0 Ok"), "{n}: {sent:?}");
+        let bounced = served.wait_for("message_bounced");
+        assert_eq!(bounced.get("suppressed").is_some(), n == 5, "{bounced}");
+    }
+    let refused = place.run(&["send-test", "--tenant", "acme", "--to", "full@soft.test"]);
+    assert_eq!(refused.code, 1);
+    let shown = place.json(&["suppression", "show", "acme", "full@soft.test"]);
+    assert_eq!(shown[0]["reason"], "soft");
+    let until = shown[0]["expires"].as_str().unwrap().split('T').next().unwrap().to_owned();
+    let told = format!("5 soft bounces in a row, until {until}");
+    assert!(refused.err.contains("550") && refused.err.contains(&told), "{refused:?}");
+    place.ok(&["suppression", "remove", "acme", "full@soft.test"]);
+    place.ok(&["send-test", "--tenant", "acme", "--to", "full@soft.test"]);
+    assert_eq!(served.wait_for("message_bounced").get("suppressed"), None, "a run of its own");
+    assert_eq!(served.stop().0, 0);
+}
+
 #[test]
 fn archived_events_are_applied_once() {
     let place = Place::new();

@@ -113,6 +113,14 @@ pub mod decisions {
     #[doc = include_str!("decisions/effects.md")]
     pub mod effects {}
 
+    /// Soft bounces are counted by their moments.
+    #[doc = include_str!("decisions/soft_bounces.md")]
+    pub mod soft_bounces {}
+
+    /// The account's list is nobody's.
+    #[doc = include_str!("decisions/ses_lists.md")]
+    pub mod ses_lists {}
+
     /// The trace field keeps private addresses private.
     #[doc = include_str!("decisions/trace.md")]
     pub mod trace {}
