@@ -40,7 +40,7 @@ use crate::admin::control::BindError;
 use crate::admin::view::ListenerView;
 use crate::admin::{CommandError, Control, Desk, Health, Metrics, Request, Response, health, perform};
 use crate::announce::Announce;
-use crate::config::{self, Problem, Settings, Stolen, Tls};
+use crate::config::{self, Problem, SesSync, Settings, Stolen, Tls};
 use crate::dispatch::waits::Waits;
 use crate::dispatch::{self, Dispatch, Reports};
 use crate::ingest::{self, Applier, Hearing, Ingest, Janitor, NoQueue};
@@ -62,7 +62,9 @@ use crate::store::habits::filter::CHUNK;
 use crate::store::tally::Tally;
 use crate::store::tenants::Declared;
 use crate::store::{Key, Pending, ReadError, Store};
+use crate::suppression::{self, ListSync};
 use crate::time::Clock as _;
+use crate::upstream::lists::Suppressions;
 use crate::upstream::{Mailer, Notices};
 use crate::watch::{self, Holding, Volumes};
 use crate::wire::Acceptor;
@@ -100,6 +102,8 @@ const OTHER_DESCRIPTORS: u64 = 512;
 const CRLF: usize = 2;
 /// Octets behind the largest header section that stay in memory with it, whatever is spilled.
 const BEHIND_HEADER: usize = 64 * 1024;
+/// From one call about SES's suppression lists to the next: SES allows one a second.
+const LIST_PACE: Duration = Duration::from_secs(1);
 /// Who applies the tenants file.
 const ACTOR: &str = "bulkhead";
 
@@ -145,6 +149,7 @@ pub struct House {
     announce: Arc<dyn Announce>,
     credentials: watch::Credentials,
     volumes: Volumes,
+    sync: Option<ListSync>,
     server: health::Server,
     control: Control,
 }
@@ -237,7 +242,9 @@ impl House {
         let health = Arc::new(Health::new(clock.now(), available.clone()).holding(move || holds.fault()));
         let directory: Current = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(store.as_ref()).await?));
         let hearing = Hearing::default();
+        let rules = settings.suppression.rules();
         let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), settings.node.clone())
+            .with_rules(rules)
             .heard_by(hearing.clone());
         let desk =
             Desk::new(store.clone(), directory.clone(), clock.clone(), random.clone(), applier, Some(health.clone()));
@@ -250,7 +257,10 @@ impl House {
         if settings.notify.from.is_none() {
             note_unsent_reports(&directory.load());
         }
-        let (mailer, notices) = upstream(&settings, credentials).await;
+        let (mailer, notices, lists) = upstream(&settings, credentials).await;
+        let sync = sync_options(&settings).map(|options| {
+            ListSync::new(store.clone(), directory.clone(), lists, clock.clone(), random.clone(), options)
+        });
         let tally = Arc::new(Tally::default());
         let ingest = Ingest::new(
             store.clone(),
@@ -265,6 +275,7 @@ impl House {
                 node: settings.node.clone(),
             },
         )
+        .with_rules(rules)
         .heard_by(hearing.clone());
         let (bell, teller) = notify::Service::new(
             notify::Means {
@@ -319,6 +330,7 @@ impl House {
         let lanes = Arc::downgrade(&dispatch);
         desk.ask_of_lanes(Box::new(move |lane| lanes.upgrade()?.why(lane)));
         let janitor = Janitor::new(store.clone(), clock.clone())
+            .with_rules(rules)
             .keeping(settings.events.ledger_days, settings.events.counter_days)
             .keeping_audit(settings.audit.days);
         let watching = watch::Means {
@@ -365,6 +377,7 @@ impl House {
             announce: bell,
             credentials,
             volumes,
+            sync,
             server,
             control,
         })
@@ -412,6 +425,7 @@ impl House {
             announce: _bell,
             credentials,
             volumes,
+            sync,
             server,
             control,
         } = self;
@@ -434,6 +448,8 @@ impl House {
         let teller = tokio::spawn(teller.run(quiet.clone()));
         let credentials = tokio::spawn(credentials.run(events.clone()));
         let volumes = tokio::spawn(volumes.run(events.clone()));
+        // What it has not come to is taken up after the next start.
+        let sync = sync.map(|sync| tokio::spawn(sync.run(drain.clone())));
         let server = tokio::spawn(server.run(last.clone()));
         let control = tokio::spawn(control.run(last.clone()));
         if let Some(certificates) = &certificates {
@@ -463,6 +479,9 @@ impl House {
         ended_by(over - STORE_WORDS, ingest).await;
         ended_by(over - STORE_WORDS, judge).await;
         ended_by(over - STORE_WORDS, janitor).await;
+        if let Some(sync) = sync {
+            ended_by(over - STORE_WORDS, sync).await;
+        }
         ended_by(over - STORE_WORDS, volumes).await;
         ended_by(over - STORE_WORDS, credentials).await;
         // The last to be told of may have been judged just now.
@@ -652,11 +671,25 @@ fn dispatch_options(settings: &Settings) -> dispatch::Options {
             .clone()
             .zip(notify.configuration_set.clone())
             .map(|(from, configuration_set)| Reports { from, configuration_set }),
+        account_list: settings.suppression.ses_sync != SesSync::Off,
     }
 }
 
-/// SES and the queue of its events, over one pool of connections.
-async fn upstream(settings: &Settings, credentials: Credentials) -> (Arc<dyn Mailer>, Arc<dyn Notices>) {
+/// How SES's suppression lists are compared with ours, if they are.
+fn sync_options(settings: &Settings) -> Option<suppression::Options> {
+    let mode = match settings.suppression.ses_sync {
+        SesSync::Off => return None,
+        SesSync::Pull => suppression::Mode::Pull,
+        SesSync::Both => suppression::Mode::Both,
+    };
+    Some(suppression::Options { mode, every: settings.suppression.ses_sync_hours, pace: LIST_PACE })
+}
+
+/// SES, the queue of its events and its suppression lists, over one pool of connections.
+async fn upstream(
+    settings: &Settings,
+    credentials: Credentials,
+) -> (Arc<dyn Mailer>, Arc<dyn Notices>, Arc<dyn Suppressions>) {
     let aws = &settings.aws;
     let config = ses::sdk_config(aws.region.clone(), credentials).await;
     let options = ses::Options {
@@ -669,8 +702,11 @@ async fn upstream(settings: &Settings, credentials: Credentials) -> (Arc<dyn Mai
     };
     let mailer = Arc::new(SesMailer::new(&config, options));
     match &settings.events.queue_url {
-        Some(url) => (mailer, Arc::new(SqsNotices::new(&config, aws.sqs_endpoint_url.clone(), url.clone()))),
-        None => (mailer, Arc::new(NoQueue)),
+        Some(url) => {
+            let notices = SqsNotices::new(&config, aws.sqs_endpoint_url.clone(), url.clone());
+            (mailer.clone(), Arc::new(notices), mailer)
+        }
+        None => (mailer.clone(), Arc::new(NoQueue), mailer),
     }
 }
 
@@ -868,6 +904,7 @@ fn relay_options(settings: &Settings) -> relay::Options {
                 bulk: settings.outbox.max_age_bulk_hours,
                 marketing: settings.outbox.max_age_marketing_hours,
             },
+            account_list: settings.suppression.ses_sync != SesSync::Off,
         },
     }
 }

@@ -41,6 +41,7 @@
 //! | `step` `step_before` | how far a tenant's or stream's mail is restrained now, and was before: `good`, `warned`, `slowed`, `transactional_only`, `paused` |
 //! | `contributors` | the streams that add most to the account's rate, by their shares |
 //! | `scope` | what a breaker is about: `account`, or a tenant and stream |
+//! | `listed` `added` `removed` `put` `deleted` | of a comparison with a list of SES's: entries it has; that came onto ours, and went from it; that were put on SES's, and deleted there |
 //! | `held` `swept` `adopted` | messages held at start; files without a row that were removed, taken up again |
 //! | `report` `to` | the id of a report of the relay's own, to whom it goes |
 //! | `announcement` `audience` | the id of an announcement; whom a line says it was told to, or not: `contact`, `operator`, `webhook` |
@@ -83,6 +84,21 @@ use crate::upstream::Outcome;
 pub const TEXT: usize = 500;
 /// Most entries of a list.
 pub const LIST: usize = 50;
+
+/// What a comparison with one of SES's suppression lists came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Synced {
+    /// Entries that SES's list has.
+    pub listed: usize,
+    /// Entries that came onto the tenant's list.
+    pub added: usize,
+    /// Entries that went, from the tenant's list or from what is known of the account's.
+    pub removed: usize,
+    /// Entries that were put on SES's list.
+    pub put: usize,
+    /// Entries that were deleted there.
+    pub deleted: usize,
+}
 
 /// How addresses show in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -1387,6 +1403,31 @@ pub fn queue_failed(what: &'static str, reason: &str, pause: Duration) {
         .text("reason", reason)
         .millis("retry_ms", pause)
         .blamed(Blame::Upstream);
+}
+
+/// `suppressions_synced`: a list of SES's was compared with ours; no tenant: the account's.
+pub fn suppressions_synced(tenant: Option<&TenantId>, synced: &Synced) {
+    counter!("bulkhead_suppression_syncs_total", "outcome" => "done").increment(1);
+    let Synced { listed, added, removed, put, deleted } = *synced;
+    Line::new("suppressions_synced")
+        .maybe("tenant", tenant)
+        .number("listed", count(listed))
+        .number("added", count(added))
+        .number("removed", count(removed))
+        .number("put", count(put))
+        .number("deleted", count(deleted))
+        .write(Level::Info);
+}
+
+/// `sync_failed`: a list of SES's could not be compared with ours; it goes on after `pause`.
+pub fn sync_failed(tenant: Option<&TenantId>, reason: &str, cure: &str, blame: Blame, pause: Duration) {
+    counter!("bulkhead_suppression_syncs_total", "outcome" => "failed").increment(1);
+    Line::new("sync_failed")
+        .maybe("tenant", tenant)
+        .text("reason", reason)
+        .text("cure", cure)
+        .millis("retry_ms", pause)
+        .blamed(blame);
 }
 
 /// `events_deferred`: the store did not take events; they stay in the queue.

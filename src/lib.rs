@@ -8,7 +8,7 @@
 //! | 1 machines | [`smtp`], [`policy`], [`event`], [`retry`] | pure: state and input give state and output |
 //! | 2 records | [`store`], [`outbox`], [`upstream`], [`wire`], [`announce`], [`journal`] | what is kept, what is asked of AWS, what is told |
 //! | 3 adapters | [`adapters`] | sled, SES, SQS, TLS, the clock: one vendor each |
-//! | 4 services | [`dispatch`], [`relay`] (which hands over to it, and tells the watch), [`ingest`], [`reputation`], [`notify`], [`watch`], [`admin`], [`sandbox`] | dull loops around the machines |
+//! | 4 services | [`dispatch`], [`relay`] (which hands over to it, and tells the watch), [`ingest`], [`reputation`], [`notify`], [`watch`], [`suppression`], [`admin`], [`sandbox`] | dull loops around the machines |
 //! | 5 house | [`config`], [`app`], [`cli`] | settings, building, running, commands |
 //!
 //! The way of one message through it: [`manual`].
@@ -35,6 +35,7 @@ pub mod sandbox;
 pub mod secret;
 pub mod smtp;
 pub mod store;
+pub mod suppression;
 pub mod time;
 pub mod upstream;
 pub mod watch;

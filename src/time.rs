@@ -72,6 +72,15 @@ impl Timestamp {
         u64::try_from(at.as_millisecond()).ok().map(Self)
     }
 
+    /// Reads a date and time as mail has it (RFC 5322 3.3). `None` for anything else and for moments
+    /// before the epoch.
+    pub fn parse_rfc5322(text: &str) -> Option<Self> {
+        // Not in the grammar, and yet what some write for GMT.
+        let text = text.trim().strip_suffix(" UTC").map_or_else(|| text.to_owned(), |text| format!("{text} GMT"));
+        let at = jiff::fmt::rfc2822::parse(&text).ok()?;
+        u64::try_from(at.timestamp().as_millisecond()).ok().map(Self)
+    }
+
     fn zoned(self) -> Option<jiff::Timestamp> {
         jiff::Timestamp::from_millisecond(i64::try_from(self.0).ok()?).ok()
     }
@@ -96,6 +105,15 @@ mod tests {
         assert_eq!(at.rfc5322(), "Fri, 01 May 2026 09:15:02 +0000");
         assert_eq!(at.date(), "2026-05-01");
         assert_eq!(Timestamp::parse_rfc3339("2026-05-01T11:15:02.418+02:00"), Some(at));
+        for text in [
+            "Fri, 01 May 2026 09:15:02 +0000",
+            "Fri, 1 May 2026 11:15:02 +0200",
+            "Fri, 01 May 2026 09:15:02 GMT",
+            "Fri, 01 May 2026 09:15:02 UTC",
+        ] {
+            assert_eq!(Timestamp::parse_rfc5322(text).map(Timestamp::rfc5322), Some(at.rfc5322()), "{text}");
+        }
+        assert_eq!(Timestamp::parse_rfc5322("yesterday"), None);
         assert_eq!(Timestamp::parse_rfc3339("1969-01-01T00:00:00Z"), None);
         assert_eq!(Timestamp::parse_rfc3339("yesterday"), None);
     }

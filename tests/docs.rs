@@ -242,6 +242,7 @@ fn replies_of_policy(built: &mut Built) {
     let name = || "news".to_owned();
     let address = Mailbox::parse(b"a@b.example").unwrap();
     let later = |reason| Stop::Defer(reason, None);
+    let suppressed = |reason| Stop::Refuse(Reason::Suppressed { reason, at, until: None, run: None });
     let stops = [
         (Stop::Refuse(Reason::SenderNotOwned { claim: "From", address }), ""),
         (later(Reason::TenantGone), ""),
@@ -263,9 +264,10 @@ fn replies_of_policy(built: &mut Built) {
         (Stop::Refuse(Reason::SetNotOwned { name: name() }), ""),
         (Stop::Refuse(Reason::SetNotAllowed { name: name(), bound: stream() }), ""),
         (Stop::Refuse(Reason::WishesDisagree { stream: name(), set: name() }), ""),
-        (Stop::Refuse(Reason::Suppressed { reason: SuppressionReason::Bounce, at }), "bounce"),
-        (Stop::Refuse(Reason::Suppressed { reason: SuppressionReason::Complaint, at }), "complaint"),
-        (Stop::Refuse(Reason::Suppressed { reason: SuppressionReason::Manual, at }), "manual"),
+        (suppressed(SuppressionReason::Bounce), "bounce"),
+        (suppressed(SuppressionReason::Complaint), "complaint"),
+        (suppressed(SuppressionReason::Manual), "manual"),
+        (suppressed(SuppressionReason::Soft), "soft"),
     ];
     for (stop, which) in stops {
         let name = match stop.reason() {
@@ -797,7 +799,7 @@ fn settings_that_the_pages_name_exist() {
     {
         let text = fs::read_to_string(&file).unwrap();
         for name in text.split('`').skip(1).step_by(2) {
-            let is_setting = ["limits.", "aws.", "outbox.", "notify.", "events.", "admin.", "log."]
+            let is_setting = ["limits.", "aws.", "outbox.", "notify.", "events.", "suppression.", "admin.", "log."]
                 .iter()
                 .any(|s| name.starts_with(s))
                 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.')

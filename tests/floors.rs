@@ -50,6 +50,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "admin",
         &["mail", "time", "secret", "policy", "event", "retry", "store", "outbox", "upstream", "journal", "ingest"],
     ),
+    ("suppression", &["mail", "time", "secret", "policy", "retry", "store", "upstream", "journal"]),
     ("sandbox", &["mail", "time", "secret"]),
 ];
 
@@ -76,6 +77,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "dispatch/mod.rs",
             "relay/message.rs",
             "sandbox/sqs.rs",
+            "suppression/mod.rs",
             "cli/demo/",
         ],
     ),
@@ -238,7 +240,7 @@ fn some_names_stand_in_one_room_alone() {
 #[test]
 fn services_wait_by_the_clock_that_tests_pause() {
     let (mut seen, mut faults) = (0, Vec::new());
-    let services = ["ingest", "dispatch", "relay", "notify", "reputation", "sandbox", "watch"];
+    let services = ["ingest", "dispatch", "relay", "notify", "reputation", "sandbox", "suppression", "watch"];
     for source in sources().iter().filter(|source| services.contains(&source.room.as_str())) {
         let text = &source.text;
         let imported = |of: &str| {

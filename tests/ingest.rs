@@ -6,6 +6,8 @@
 
 #[path = "ingest/queue.rs"]
 mod queue;
+#[path = "ingest/runs.rs"]
+mod runs;
 #[path = "ingest/world.rs"]
 mod world;
 
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead::event::{Notice, parse};
-use bulkhead::ingest::Outcome;
+use bulkhead::ingest::{Outcome, Swept};
 use bulkhead::policy::decide::{self, Reason, Verdict};
 use bulkhead::policy::effect::COUNTED;
 use bulkhead::policy::tenant::{Cohort, Stream, StreamKind, Suppression, SuppressionReason};
@@ -366,7 +368,7 @@ async fn an_event_that_the_ledger_has_forgotten_is_not_counted_again() {
     let body = bounce("f-1", &[A]);
     apply(&world, std::slice::from_ref(&body)).await;
     let janitor = world.janitor();
-    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters, audit: 0 };
+    let swept = |shares, counters| Swept { shares, counters, ..Swept::default() };
     world.clock.pass(15 * DAY);
     assert_eq!(janitor.sweep().await.unwrap(), swept(0, 0));
     assert_eq!(apply(&world, std::slice::from_ref(&body)).await, [Outcome::Repeated]);
@@ -385,7 +387,7 @@ async fn the_settings_say_how_long_events_and_counts_are_kept() {
     let world = World::new();
     apply(&world, &[bounce("f-1", &[A])]).await;
     let janitor = world.janitor().keeping(30, 10);
-    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters, audit: 0 };
+    let swept = |shares, counters| Swept { shares, counters, ..Swept::default() };
     world.clock.pass(12 * DAY);
     assert_eq!(janitor.sweep().await.unwrap(), swept(0, 1), "counts for 10 days, the ledger for 30");
     world.clock.pass(19 * DAY);
@@ -408,7 +410,7 @@ async fn what_is_kept_is_kept_as_long_as_the_settings_say() {
     let world = World::new();
     apply(&world, &[bounce("f-1", &[A])]).await;
     let janitor = world.janitor().keeping(30, 8);
-    let swept = |shares, counters| bulkhead::ingest::Swept { shares, counters, audit: 0 };
+    let swept = |shares, counters| Swept { shares, counters, ..Swept::default() };
     world.clock.pass(8 * DAY);
     assert_eq!(janitor.sweep().await.unwrap(), swept(0, 0));
     world.clock.pass(3_600_000);

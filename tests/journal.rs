@@ -355,6 +355,13 @@ impl Scene {
         journal::sending_status_noted(text, text, text);
         journal::queue_failed("receive", text, Duration::from_millis(1500));
         journal::events_deferred(10, text);
+        let synced = journal::Synced { listed: 5, added: 4, removed: 3, put: 2, deleted: 1 };
+        for tenant in [None, Some(&self.login.tenant)] {
+            journal::suppressions_synced(tenant, &synced);
+            for blame in [Blame::Upstream, Blame::Us] {
+                journal::sync_failed(tenant, text, text, blame, Duration::from_secs(20));
+            }
+        }
     }
 
     fn named(&self) -> Vec<Recipient> {
@@ -366,6 +373,7 @@ impl Scene {
                 mailbox,
                 given: self.text.clone(),
                 status: words.clone(),
+                action: words.clone(),
                 diagnostic: words.clone(),
             })
             .collect()

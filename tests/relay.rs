@@ -16,7 +16,7 @@ use bulkhead::outbox::{Cause, Lane, SpoolError, Wait};
 use bulkhead::policy::tenant::{FanOut, Pause, Suppression, SuppressionReason};
 use bulkhead::relay::Limits;
 use bulkhead::store::directory::{Directory, Fault};
-use bulkhead::store::{Key, suppressions};
+use bulkhead::store::{Batch, Key, Store as _, mirror, suppressions};
 use bulkhead::time::{Clock, Timestamp};
 use bulkhead::upstream::Call;
 use support::{Client, PASSWORD, SECRET, Stand, chosen, code, credential, hash, journal, limits, long_ago, soon};
@@ -33,6 +33,27 @@ fn tag<'a>(call: &'a Call, name: &str) -> Vec<&'a str> {
 async fn suppress(stand: &Stand, mailbox: &str, reason: SuppressionReason) {
     let entry = Suppression { reason, origin: "test".into(), at: long_ago(), expires: None, actor: "test".into() };
     suppressions::add(&*stand.store, &stand.tenant.id, &stand.mailbox(mailbox), &entry).await.unwrap();
+}
+
+/// What SES has on its account's list binds whoever sends, once the lists are compared at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_sess_account_list_is_refused_where_the_lists_are_compared() {
+    for account_list in [true, false] {
+        let stand = Stand::with(Limits { account_list, ..limits() }).await;
+        let reason = SuppressionReason::Bounce;
+        let entry = mirror::Mirrored { reason, at: long_ago(), seen: long_ago() };
+        let mut batch = Batch::new();
+        mirror::write_of_account(&mut batch, &stand.mailbox("Listed@example.com"), &entry);
+        stand.store.commit(batch).await.unwrap();
+        let mut client = stand.client("bound").await;
+        let replies = client.envelope(&stand.sender(), &["listed@example.com", "other@example.com"]).await;
+        if account_list {
+            assert!(replies[0].starts_with("550 5.1.1 ") && replies[0].contains("suppressed: hard bounce on"));
+        } else {
+            assert_eq!(code(&replies[0]), 250);
+        }
+        assert_eq!(code(&replies[1]), 250, "{replies:?}");
+    }
 }
 
 // ---------------------------------------------------------------------------------------------

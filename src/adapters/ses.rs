@@ -1,4 +1,4 @@
-//! Amazon SES v2 by the AWS SDK: SendEmail with raw content, and GetAccount.
+//! Amazon SES v2 by the AWS SDK: SendEmail with raw content, GetAccount, and SES's suppression lists.
 //!
 //! Promises: every call names its configuration set and tags; none names a FromEmailAddress, which
 //! would replace the From field. The SDK retries nothing: SendEmail has no idempotency token, so
@@ -14,6 +14,8 @@
 //!
 //! What can go wrong: whether SES took a message is unknown when a connection breaks after it was
 //! used. Before that nothing has left: see `Trail`, which watches how far a call came.
+
+mod lists;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

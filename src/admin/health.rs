@@ -177,6 +177,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("bulkhead_recipients_refused_total", "Recipients SES refused for good while it took the message for others"),
     ("bulkhead_recipients_doubled_total", "Recipients that a client's next try reaches twice"),
     ("bulkhead_recipients_suppressed_total", "Recipients refused as suppressed"),
+    ("bulkhead_suppression_syncs_total", "Comparisons with the suppression lists of SES, by outcome"),
     ("bulkhead_upstream_alarms_total", "Alarms about SES that the operator must see to"),
     ("bulkhead_events_total", "SES events by kind and outcome"),
     ("bulkhead_notices_total", "Queue items that are no SES event, by outcome"),

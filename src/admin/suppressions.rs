@@ -16,9 +16,6 @@ use super::listfile::{self, Entry};
 use super::tenants::find;
 use super::view::{SuppressionView, Unsuppressed};
 
-/// Most entries of an import on their way into the store at a time: enough for it to commit many at once.
-const AT_ONCE: usize = 64;
-
 pub(super) async fn list(
     desk: &Desk,
     tenant: &TenantId,
@@ -121,26 +118,31 @@ pub(super) async fn import(
     let (mut added, mut kept) = (0, 0);
     let mut under_way = JoinSet::new();
     let mut failed = None;
-    let mut given = given.into_iter();
-    loop {
-        while under_way.len() < AT_ONCE && failed.is_none() {
-            let Some(one) = given.next() else { break };
-            let entry = Suppression {
-                reason: one.reason,
-                origin: reason(one.origin.as_deref().unwrap_or_default(), &format!("import {source}")),
-                at: one.at.unwrap_or(now),
-                expires: one.expires,
-                actor: actor.into(),
-            };
-            let (store, tenant) = (Arc::clone(&desk.store), tenant.clone());
-            under_way.spawn(async move { entries::add(store.as_ref(), &tenant, &one.address, &entry).await });
-        }
-        match under_way.join_next().await {
-            Some(Ok(Ok(true))) => added += 1,
-            Some(Ok(Ok(false))) => kept += 1,
-            Some(Ok(Err(error))) => failed = Some(CommandError::from(error)),
-            Some(Err(_)) => failed = Some(CommandError::Fault),
-            None => break,
+    let mut given: Vec<_> = given
+        .into_iter()
+        .map(|one| {
+            let origin = reason(one.origin.as_deref().unwrap_or_default(), &format!("import {source}"));
+            let (at, expires) = (one.at.unwrap_or(now), one.expires);
+            (one.address, Suppression { reason: one.reason, origin, at, expires, actor: actor.into() })
+        })
+        .collect();
+    // A commit for every so many, and several at once, which the store writes together.
+    while !given.is_empty() {
+        let some = given.split_off(given.len().saturating_sub(entries::MANY));
+        let (store, tenant) = (Arc::clone(&desk.store), tenant.clone());
+        under_way.spawn(async move {
+            let added = entries::add_many(store.as_ref(), &tenant, &some).await?;
+            Ok::<_, ChangeError>((added, some.len() - added))
+        });
+    }
+    while let Some(ended) = under_way.join_next().await {
+        match ended {
+            Ok(Ok((new, there))) => {
+                added += new;
+                kept += there;
+            }
+            Ok(Err(error)) => failed = Some(CommandError::from(error)),
+            Err(_) => failed = Some(CommandError::Fault),
         }
     }
     // Told even if it failed half way: what is in, is in, and the same file may be imported again.

@@ -77,6 +77,10 @@ fn of_record(key: &str) -> &'static str {
         "suppression" => "put the entry on the list anew with `bulkhead suppression add`",
         "audit" => "none is needed: what one command did is no longer known but from the log",
         "announce" => "none is needed: somebody may not be told of something that the audit trail has",
+        "run" => "none is needed: the address's next soft bounce writes it anew",
+        "account-suppression" | "ses-list" | "sync" => {
+            "none is needed: the next comparison with SES's lists writes it anew"
+        }
         "counter" => "none is needed: the counts of one hour are lost",
         "event" | "eventid" => "none is needed: an event that SES tells again may be applied twice",
         "outbox" => "it is another node's: check there, with that node's settings",

@@ -119,7 +119,8 @@ async fn desk_of(settings: &Settings, may_create: bool) -> Result<(Desk, Arc<Sle
     let object: Arc<dyn Store> = store.clone();
     let clock = Arc::new(MachineClock);
     let directory = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(object.as_ref()).await?));
-    let applier = Applier::new(Arc::clone(&object), Arc::clone(&directory), clock.clone(), settings.node.clone());
+    let applier = Applier::new(Arc::clone(&object), Arc::clone(&directory), clock.clone(), settings.node.clone())
+        .with_rules(settings.suppression.rules());
     Ok((Desk::new(object, directory, clock, Arc::new(MachineRandom), applier, None), store))
 }
 

@@ -8,10 +8,10 @@ use clap::Subcommand;
 
 use super::door::{Door, strange};
 use super::output::Out;
-use super::suppression::bounded_line;
 use super::{Context, Failure, block_on};
 use crate::admin::command::{ArchivedNotice, CHUNK};
 use crate::admin::control;
+use crate::admin::listfile::bounded_line;
 use crate::admin::{Request, Response};
 use crate::config::Settings;
 
@@ -61,7 +61,7 @@ async fn replay(settings: &Settings, file: &std::path::Path, out: Out) -> Result
     let mut chunk: Vec<ArchivedNotice> = Vec::new();
     let (mut number, mut octets) = (0, 0);
     loop {
-        let line = bounded_line(&mut lines, LINE).map_err(at)?;
+        let line = bounded_line(&mut lines, LINE).map_err(at)?.0;
         number += 1;
         let ended = line.is_none();
         if let Some(line) = line.filter(|line| !line.trim_ascii().is_empty()) {

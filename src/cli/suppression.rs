@@ -1,25 +1,24 @@
 //! `suppression …`.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::door::{Door, ask, strange};
+use super::import;
 use super::output::{self, Out, or_dash};
+use super::progress::Progress;
 use super::value::{self, Kind};
 use super::{Context, Failure, block_on};
-use crate::admin::command::{CHUNK, PAGE};
-use crate::admin::listfile::{self, BadLine, Entry, Form, Reader};
+use crate::admin::command::PAGE;
+use crate::admin::listfile::{self, Form, Reader};
 use crate::admin::view::SuppressionView;
 use crate::admin::{Request, Response};
 use crate::config::Settings;
 use crate::mail::{Mailbox, TenantId};
 use crate::time::Timestamp;
-
-/// Most bad lines that are told one by one.
-const TOLD: usize = 50;
 
 /// Suppression lists.
 #[derive(Subcommand, Debug)]
@@ -56,7 +55,8 @@ pub(super) enum Suppression {
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Add the entries of a CSV or JSON lines file; bad lines are told, the rest is imported
+    /// Add the entries of a CSV or JSON lines file; bad lines are told, the rest is imported. Exports of
+    /// Amazon SES, SendGrid, Mailgun and Postmark are known by their columns
     Import {
         /// Whose
         tenant: TenantId,
@@ -65,9 +65,9 @@ pub(super) enum Suppression {
         /// How the file is written [default: by its name, else CSV]
         #[arg(long)]
         format: Option<ListForm>,
-        /// What entries count as that do not say it
-        #[arg(long, default_value = "manual")]
-        kind: Kind,
+        /// What entries count as that do not say it [default: what the file's columns tell, else manual]
+        #[arg(long, visible_alias = "reason")]
+        kind: Option<Kind>,
     },
     /// Write all entries as CSV or JSON lines, for `import` or other programs
     Export {
@@ -132,7 +132,8 @@ impl Suppression {
                 }
                 Self::Import { tenant, file, format, kind } => {
                     let form = form(format, &file);
-                    import(&settings, &tenant, &file, Reader::new(form, kind.0), out).await
+                    let kind = kind.map(|Kind(kind)| kind);
+                    import(&settings, &tenant, &file, Reader::new(form, kind), out).await
                 }
                 Self::Export { tenant, file, format } => {
                     let form = form(format, file.as_deref().unwrap_or(Path::new("")));
@@ -261,128 +262,65 @@ async fn export(
         Ok(())
     };
     let mut first = true;
+    // A list on a terminal is progress enough.
+    let mut progress = Progress::new(out.json || file.is_none(), None);
     each_page(settings, tenant, |page| {
         count += page.len();
+        progress.at(count, 0);
         let mut text = if std::mem::take(&mut first) { form.header() } else { String::new() };
         page.iter().for_each(|entry| text.push_str(&form.line(entry)));
         write(&text)
     })
     .await?;
-    out.note(format!("{count} entries exported"));
+    progress.clear();
+    if !out.json {
+        out.note(format!("{count} entries exported"));
+    }
     Ok(())
 }
 
-async fn import(
-    settings: &Settings,
-    tenant: &TenantId,
-    file: &Path,
-    mut reader: Reader,
-    out: Out,
-) -> Result<(), Failure> {
-    let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
-    let mut lines: Box<dyn std::io::BufRead> = if file == Path::new("-") {
-        Box::new(BufReader::new(std::io::stdin()))
+async fn import(settings: &Settings, tenant: &TenantId, file: &Path, reader: Reader, out: Out) -> Result<(), Failure> {
+    let (source, name, whole): (Box<dyn BufRead + Send>, _, _) = if file == Path::new("-") {
+        (Box::new(BufReader::new(std::io::stdin())), "standard input".to_owned(), None)
     } else {
-        Box::new(BufReader::new(File::open(file).map_err(|error| at(file, &error))?))
+        let opened = File::open(file).map_err(|error| at(file, &error))?;
+        // Of a pipe it says nothing, and a bar without an end does not either.
+        let whole = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+        (Box::new(BufReader::new(opened)), file.display().to_string(), whole)
     };
     let mut door = Door::open(settings, false).await?;
-    let mut bad: Vec<BadLine> = Vec::new();
-    let mut sum = Sum::default();
-    let mut chunk: Vec<Entry> = Vec::with_capacity(CHUNK);
-    loop {
-        let line = bounded_line(&mut lines, listfile::LINE + 2).map_err(|error| at(file, &error))?;
-        let ended = line.is_none();
-        match line.map(|line| reader.read(&line)) {
-            Some(Ok(Some(entry))) => chunk.push(entry),
-            Some(Ok(None)) | None => {}
-            Some(Err(fault)) => {
-                sum.bad += 1;
-                if bad.len() < TOLD {
-                    out.note(format!("{name}: {fault}"));
-                    bad.push(fault);
-                }
-            }
+    let mut progress = Progress::new(out.json, whole);
+    let give = async |entries| {
+        let request = Request::SuppressionImport { tenant: tenant.clone(), source: name.clone(), entries };
+        match door.ask(request).await? {
+            Response::Imported { added, kept } => Ok((added, kept)),
+            _ => Err(strange()),
         }
-        if chunk.len() == CHUNK || (ended && !chunk.is_empty()) {
-            let request = Request::SuppressionImport {
-                tenant: tenant.clone(),
-                source: name.clone(),
-                entries: std::mem::take(&mut chunk),
-            };
-            let Response::Imported { added, kept } = door.ask(request).await? else { return Err(strange()) };
-            sum.added += added;
-            sum.kept += kept;
-            if !ended {
-                out.note(format!("{} entries so far", sum.added + sum.kept));
-            }
+    };
+    let poured = import::pour(source, reader, &name, give, |bad, sum, octets| {
+        if !bad.is_empty() && !out.json {
+            progress.clear();
+            bad.iter().for_each(|bad| out.note(format!("{name}: {bad}")));
         }
-        if ended {
-            break;
-        }
-    }
-    if sum.bad > bad.len() {
-        out.note(format!("… and {} bad lines more", sum.bad - bad.len()));
-    }
+        progress.at(sum.added + sum.kept, octets);
+    })
+    .await;
+    progress.clear();
+    let sum = poured?;
     if out.json {
-        out.json(&serde_json::json!({"added": sum.added, "kept": sum.kept, "bad": sum.bad, "bad_lines": bad}))?;
+        out.json(&serde_json::json!({
+            "added": sum.added, "kept": sum.kept, "bad": sum.bad, "bad_lines": sum.told,
+        }))?;
     } else {
+        if sum.bad > sum.told.len() {
+            out.note(format!("… and {} bad lines more", sum.bad - sum.told.len()));
+        }
         out.line(format!("{} added, {} were there as strong, {} bad lines left out", sum.added, sum.kept, sum.bad));
     }
     // The rest is imported, but who runs this in a script should look.
     if sum.bad > 0 { Err(Failure::silent()) } else { Ok(()) }
 }
 
-#[derive(Default)]
-struct Sum {
-    added: usize,
-    kept: usize,
-    bad: usize,
-}
-
-/// One line without its end, of which at most `most` octets are kept; `None` at the end.
-pub(super) fn bounded_line(from: &mut dyn std::io::BufRead, most: usize) -> std::io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    let limit = u64::try_from(most).unwrap_or(u64::MAX);
-    if (&mut *from).take(limit).read_until(b'\n', &mut line)? == 0 {
-        return Ok(None);
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-        return Ok(Some(line));
-    }
-    // Longer than is kept, or the last line: what is left of it is passed over.
-    loop {
-        let chunk = from.fill_buf()?;
-        if chunk.is_empty() {
-            return Ok(Some(line));
-        }
-        let (pass, found) = match chunk.iter().position(|octet| *octet == b'\n') {
-            Some(end) => (end + 1, true),
-            None => (chunk.len(), false),
-        };
-        from.consume(pass);
-        if found {
-            return Ok(Some(line));
-        }
-    }
-}
-
 fn at(file: &Path, error: &std::io::Error) -> Failure {
     Failure::because(format!("{}: {error}", file.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_lines_are_cut_and_the_next_one_is_whole() {
-        let text = format!("short\n{}\nlast", "x".repeat(100));
-        let mut from = BufReader::with_capacity(7, text.as_bytes());
-        let mut next = || bounded_line(&mut from, 10).unwrap().map(|line| String::from_utf8(line).unwrap());
-        assert_eq!(next().as_deref(), Some("short"));
-        assert_eq!(next().as_deref(), Some("xxxxxxxxxx"));
-        assert_eq!(next().as_deref(), Some("last"));
-        assert_eq!(next(), None);
-    }
 }

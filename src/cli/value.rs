@@ -69,7 +69,12 @@ pub(super) struct Kind(pub(super) SuppressionReason);
 
 impl clap::ValueEnum for Kind {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self(SuppressionReason::Manual), Self(SuppressionReason::Bounce), Self(SuppressionReason::Complaint)]
+        &[
+            Self(SuppressionReason::Manual),
+            Self(SuppressionReason::Bounce),
+            Self(SuppressionReason::Complaint),
+            Self(SuppressionReason::Soft),
+        ]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

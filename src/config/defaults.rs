@@ -261,6 +261,7 @@ mod tests {
             "account_least_recipients",
             "mails_per_hour",
             "credentials",
+            "soft_bounces",
         ];
         for entry in catalogue() {
             assert!(entry.sentence.len() > 10 && entry.sentence.ends_with('.'), "{}.{}", entry.chapter, entry.key);

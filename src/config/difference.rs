@@ -2,7 +2,9 @@
 //!
 //! Every field is named here; the compiler tells of one that is not.
 
-use super::{Admin, Audit, Aws, CertificateFiles, Events, Exposure, Limits, Log, Notify, Outbox, Settings, Watch};
+use super::{
+    Admin, Audit, Aws, CertificateFiles, Events, Exposure, Limits, Log, Notify, Outbox, Settings, Suppression, Watch,
+};
 
 macro_rules! differing {
     ($old:expr, $new:expr, $group:ident, $section:literal, $($key:ident),+ $(,)?) => {{
@@ -135,6 +137,7 @@ impl Settings {
             reputation: _,
             watch,
             exposure,
+            suppression,
             admin,
             log,
             places: _,
@@ -255,6 +258,16 @@ impl Settings {
             settled_days,
             settled_recipients,
         );
+        let suppression = differing!(
+            suppression,
+            new.suppression,
+            Suppression,
+            "suppression.",
+            soft_bounces,
+            soft_days,
+            ses_sync,
+            ses_sync_hours,
+        );
         let admin = differing!(admin, new.admin, Admin, "admin.", address, allow_insecure);
         let log = differing!(log, new.log, Log, "log.", format, recipients, level);
         let top = top.into_iter().filter_map(|(key, differs)| differs.then_some(key));
@@ -266,6 +279,7 @@ impl Settings {
             .chain(events)
             .chain(watch)
             .chain(exposure)
+            .chain(suppression)
             .chain(admin)
             .chain(log)
             .collect()

@@ -12,6 +12,7 @@ use crate::journal::Addresses;
 use crate::mail::{ConfigurationSet, Mailbox};
 use crate::policy::exposure;
 use crate::policy::reputation::{Ceilings, Lines, Rules};
+use crate::policy::run;
 use crate::policy::tenant::{Stream, StreamKind};
 
 /// SES takes 40 MiB (SES developer guide, quotas); the rest is for the fields we add.
@@ -22,6 +23,8 @@ pub const LARGEST_AGE_HOURS: u64 = 14 * 24;
 
 /// Recipients in 24 hours that SES may be said to take.
 const LARGEST_DAILY_SEND: u32 = 1_000_000_000;
+/// As many soft bounces of a run as are remembered.
+const LONGEST_RUN: u64 = run::LONGEST as u64;
 
 /// Recipients a second that SES may be said to take.
 const LARGEST_SEND_RATE: u32 = 100_000;
@@ -234,6 +237,27 @@ pub struct Exposure {
     pub horizon_seconds: Duration,
     pub settled_days: usize,
     pub settled_recipients: usize,
+}
+
+/// Tenants' suppression lists. Fields are the keys of `[suppression]`.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Suppression {
+    pub soft_bounces: usize,
+    pub soft_days: usize,
+    pub ses_sync: SesSync,
+    pub ses_sync_hours: Duration,
+}
+
+/// What is kept equal with Amazon SES's own suppression lists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SesSync {
+    /// Nothing.
+    Off,
+    /// What is on SES's lists is on ours.
+    Pull,
+    /// That, and what is on a tenant's list is on SES's list of its SES tenant.
+    Both,
 }
 
 /// The admin address.
@@ -767,6 +791,31 @@ impl Exposure {
             settled_for: Duration::from_hours(24 * self.settled_days as u64),
             settled_recipients: self.settled_recipients as u64,
         }
+    }
+}
+
+impl Suppression {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let s = &mut section;
+        let suppression = Self {
+            soft_bounces: s.whole("soft_bounces", 5, 0..=LONGEST_RUN,
+                "Soft bounces of an address in a row, without a delivery between them, that suppress it for a while. 0: none ever does."),
+            soft_days: s.whole("soft_days", 14, 1..=365,
+                "Days for which they do, from the last of them on."),
+            ses_sync: s.choice("ses_sync", SesSync::Off,
+                &[("off", SesSync::Off), ("pull", SesSync::Pull), ("both", SesSync::Both)],
+                "Whether Amazon SES's own suppression lists, the account's and those of SES tenants, are taken over; with both, a tenant's entries are also put on the list of its SES tenant, and removed from it."),
+            ses_sync_hours: s.hours("ses_sync_hours", 24, 1..=720,
+                "Time from the end of one comparison with SES's lists to the next."),
+        };
+        section.end();
+        suppression
+    }
+
+    /// When soft bounces suppress.
+    pub fn rules(&self) -> run::Rules {
+        let days = u64::try_from(self.soft_days).unwrap_or(u64::MAX);
+        run::Rules { bounces: self.soft_bounces, time: Duration::from_secs(days.saturating_mul(86_400)) }
     }
 }
 

@@ -35,7 +35,7 @@ pub use defaults::default_file;
 pub use file::OTHER_VARIABLES;
 pub use groups::{
     Admin, Audit, Aws, CertificateFiles, Events, Exposure, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log,
-    Notify, Outbox, Reputation, Stolen, Tls, Watch,
+    Notify, Outbox, Reputation, SesSync, Stolen, Suppression, Tls, Watch,
 };
 pub use problem::{Note, Place, Problem};
 pub use tenants::{load_tenants, read_tenants};
@@ -79,6 +79,8 @@ pub struct Settings {
     pub watch: Watch,
     /// What may be out unheard of.
     pub exposure: Exposure,
+    /// Tenants' suppression lists.
+    pub suppression: Suppression,
     /// Health and metrics.
     pub admin: Admin,
     /// The journal.
@@ -175,6 +177,7 @@ impl Settings {
             "exposure",
             "The exposure window: how many recipients of a stream may be out whose outcome is not known.",
         ));
+        let suppression = Suppression::of(top.section("suppression", "The tenants' suppression lists."));
         let admin = Admin::of(top.section("admin", "Health and metrics, by HTTP: /healthz, /readyz, /metrics."));
         let log = Log::of(top.section("log", "The log on standard output."));
         top.end();
@@ -195,6 +198,7 @@ impl Settings {
             reputation,
             watch,
             exposure,
+            suppression,
             admin: admin?,
             log: log?,
             places: Places::default(),

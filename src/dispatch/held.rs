@@ -185,9 +185,10 @@ impl Dispatch {
         let now = self.means.clock.now();
         for at in marks.open() {
             let Some(mailbox) = manifest.recipients.get(at) else { continue };
-            let entries = suppressions::find(&*self.means.store, &manifest.tenant, mailbox)
-                .await
-                .map_err(|error| format!("the store cannot tell whom it suppresses: {error}"))?;
+            let entries =
+                suppressions::binding(&*self.means.store, &manifest.tenant, mailbox, self.options.account_list)
+                    .await
+                    .map_err(|error| format!("the store cannot tell whom it suppresses: {error}"))?;
             if let Err(stop) = decide::recipient_under(stream, &entries, now).into_result() {
                 journal::held_refused(manifest, mailbox, stop.reason().name());
                 marks.mark(at, Mark::Refused);

@@ -152,6 +152,8 @@ pub struct Options {
     pub reputation: reputation::Rules,
     /// The relay's own mail; `None`: it sends none.
     pub reports: Option<Reports>,
+    /// Whether what is known of SES's account list binds recipients.
+    pub account_list: bool,
 }
 
 /// By what the relay sends its own mail.
@@ -183,6 +185,7 @@ impl Default for Options {
             exposure: exposure::Rules::default(),
             reputation: reputation::Rules::default(),
             reports: None,
+            account_list: false,
         }
     }
 }

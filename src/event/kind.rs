@@ -150,6 +150,8 @@ pub struct Recipient {
     pub given: String,
     /// Enhanced status code, if any.
     pub status: Option<String>,
+    /// What the other server did (`failed`), if it is told.
+    pub action: Option<String>,
     /// The other server's words, cut to 500 characters.
     pub diagnostic: Option<String>,
 }
@@ -200,8 +202,14 @@ impl Recipient {
             mailbox: address(given),
             given: given.chars().take(Self::GIVEN).collect(),
             status: None,
+            action: None,
             diagnostic: None,
         }
+    }
+
+    /// Whether nothing is told of it but its address: in a bounce, that of an automatic reply.
+    pub fn is_bare(&self) -> bool {
+        self.status.is_none() && self.action.is_none() && self.diagnostic.is_none()
     }
 
     /// The form under which recipients are told apart: the folded address, or what was given in

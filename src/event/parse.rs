@@ -221,6 +221,7 @@ fn complaint(it: ComplaintBody) -> Result<(Fate, Option<String>), Malformed> {
 fn recipients(given: Vec<RecipientBody>) -> Result<Vec<Recipient>, Malformed> {
     let read = |it: RecipientBody| Recipient {
         status: it.status.map(|word| cut(&word, WORD)),
+        action: it.action.map(|word| cut(&word, WORD)),
         diagnostic: it.diagnostic_code.map(|words| cut(&words, SENTENCE)),
         ..Recipient::read(&it.email_address)
     };
@@ -434,6 +435,7 @@ struct DelayBody {
 struct RecipientBody {
     email_address: String,
     status: Option<String>,
+    action: Option<String>,
     diagnostic_code: Option<String>,
 }
 

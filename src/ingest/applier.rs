@@ -7,7 +7,9 @@
 //! them are.
 //!
 //! Promises: [`Outcome::is_safe`] only after a durable commit, and in the order the notices came in;
-//! the same counts and suppressions whatever the order, the grouping and the repeats. Usable on its
+//! the same counts and suppressions whatever the order, the grouping and the repeats (what remains of
+//! order in runs of soft bounces is `policy::run`'s to tell). A delivery to an address that never
+//! bounced softly costs one read more, and writes nothing for it. Usable on its
 //! own: `events replay` hands it an archive instead of a queue. Counter rows and suppressions are
 //! written on the version that was read, so a second applier or a command is a conflict and a
 //! second look, never a lost count.
@@ -15,7 +17,7 @@
 //! What can go wrong: the store. What it did not take is [`Outcome::Deferred`], and nothing of that
 //! share has changed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -28,13 +30,14 @@ use crate::event::kind::{Event, Recommendation, SendingStatus};
 use crate::journal::{self, Owner};
 use crate::mail::{Mailbox, TenantId};
 use crate::policy::effect::{self, Before, Count, Effect};
-use crate::policy::tenant::{Cohort, Suppression};
+use crate::policy::run::{self, Rules, Run, Step};
+use crate::policy::tenant::{Cohort, Suppression, SuppressionReason};
 use crate::secret::Random;
 use crate::store::counters::{self, Counts, Row};
 use crate::store::directory::{Current, Directory};
 use crate::store::ledger::{self, Share};
 use crate::store::ses_statuses::{self, Status};
-use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, record, suppressions};
+use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, record, runs, suppressions};
 use crate::time::{Clock, Timestamp};
 
 /// How often a commit is folded anew after a conflict, before its events are left for later.
@@ -74,6 +77,7 @@ pub struct Applier {
     clock: Arc<dyn Clock>,
     node: String,
     hearing: Hearing,
+    rules: Rules,
 }
 
 /// One owned event on its way.
@@ -99,6 +103,7 @@ struct Part {
     sent: Timestamp,
     count: Option<Count>,
     suppress: Option<(Mailbox, Suppression)>,
+    run: Option<(Mailbox, Step)>,
 }
 
 /// Parts that go into one commit.
@@ -109,6 +114,14 @@ type Group = Vec<Part>;
 struct Fold {
     rows: BTreeMap<Row, (If, Counts)>,
     entries: BTreeMap<Key, Entry>,
+    runs: BTreeMap<Key, RunRow>,
+}
+
+/// A run of soft bounces as it is to be.
+struct RunRow {
+    condition: If,
+    run: Run,
+    changed: bool,
 }
 
 /// A suppression as it stands and as it is to be.
@@ -130,12 +143,17 @@ struct Stopped {
 impl Applier {
     /// `node` names the counter rows this one writes: not empty, without NUL.
     pub fn new(store: Arc<dyn Store>, directory: Current, clock: Arc<dyn Clock>, node: String) -> Self {
-        Self { store, directory, clock, node, hearing: Hearing::default() }
+        Self { store, directory, clock, node, hearing: Hearing::default(), rules: Rules::default() }
     }
 
     /// The same, heard by whoever is there when something is applied.
     pub fn heard_by(self, hearing: Hearing) -> Self {
         Self { hearing, ..self }
+    }
+
+    /// The same with other rules of when soft bounces suppress.
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Applies `notices`, each with an id for the log; the outcomes come in the same order.
@@ -174,6 +192,7 @@ impl Applier {
             tasks.push(Task { event, owner, shares: count, open: count, fresh: 0, suppressed: Vec::new() });
             parts.push(shares);
         }
+        self.forget_idle_steps(&mut parts).await;
         self.commit_all(&mut tasks, parts, now).await;
         let done: Vec<Outcome> = tasks.iter().map(|task| task.tell(now)).collect();
         outcomes
@@ -183,6 +202,27 @@ impl Applier {
                 Err(task) => done.get(task).copied().unwrap_or(Outcome::Deferred),
             })
             .collect()
+    }
+
+    /// Takes from the parts what changes no run: deliveries to addresses that have none. That is nearly
+    /// all there are, and each then costs one read and no room in a commit. A delivery stays where a
+    /// soft bounce of the same address is at hand, whichever of them is the older.
+    async fn forget_idle_steps(&self, parts: &mut [Vec<Part>]) {
+        let mut begun: HashMap<Key, bool> = HashMap::new();
+        let all = || parts.iter().flatten().filter_map(Part::run_key);
+        for (key, step) in all() {
+            let bounced = matches!(step, Step::Bounced(_)) && self.rules.bounces > 0;
+            *begun.entry(key).or_default() |= bounced;
+        }
+        for (key, begun) in &mut begun {
+            // What cannot be read is found out, and told, when the part is folded.
+            *begun = *begun || !matches!(self.store.get(key).await, Ok(None));
+        }
+        for part in parts.iter_mut().flatten() {
+            if part.run_key().is_some_and(|(key, _)| begun.get(&key) == Some(&false)) {
+                part.run = None;
+            }
+        }
     }
 
     /// Adds accepted recipients to their rows. What the store did not take comes back.
@@ -391,7 +431,7 @@ impl Applier {
         for part in group {
             match self.meet(&mut fold, &part, now).await {
                 Ok(()) => {
-                    fold.add(&part);
+                    fold.add(&part, &self.rules, now);
                     folded.push(part);
                 }
                 Err(error) => *fault = Some(Stopped::by_read(&error)),
@@ -402,6 +442,18 @@ impl Applier {
 
     /// Reads the records that `part` changes, unless the fold has them.
     async fn meet(&self, fold: &mut Fold, part: &Part, now: Timestamp) -> Result<(), ReadError> {
+        let row = match &part.run {
+            Some((mailbox, _)) => {
+                let key = Key::run(&part.row.tenant, mailbox);
+                if fold.runs.contains_key(&key) {
+                    None
+                } else {
+                    let runs::Found { run, condition } = runs::read(&*self.store, &part.row.tenant, mailbox).await?;
+                    Some((key, RunRow { condition, run, changed: false }))
+                }
+            }
+            None => None,
+        };
         let entry = match part.entry_key() {
             Some(key) if !fold.entries.contains_key(&key) => {
                 let (condition, there) = match self.store.get(&key).await? {
@@ -418,18 +470,28 @@ impl Applier {
             fold.rows.insert(part.row.clone(), (condition, counts));
         }
         fold.entries.extend(entry);
+        fold.runs.extend(row);
         Ok(())
     }
 }
 
 impl Part {
+    /// The entry it may change. What suppresses by itself is no step of a run.
     fn entry_key(&self) -> Option<Key> {
-        self.suppress.as_ref().map(|(mailbox, entry)| Key::suppression(&self.row.tenant, mailbox, entry.reason))
+        match (&self.suppress, &self.run) {
+            (Some((mailbox, entry)), _) => Some(Key::suppression(&self.row.tenant, mailbox, entry.reason)),
+            (None, Some((mailbox, _))) => Some(Key::suppression(&self.row.tenant, mailbox, SuppressionReason::Soft)),
+            (None, None) => None,
+        }
+    }
+
+    fn run_key(&self) -> Option<(Key, Step)> {
+        self.run.as_ref().map(|(mailbox, step)| (Key::run(&self.row.tenant, mailbox), *step))
     }
 }
 
 impl Fold {
-    fn add(&mut self, part: &Part) {
+    fn add(&mut self, part: &Part, rules: &Rules, now: Timestamp) {
         if let Some(count) = part.count
             && let Some((_, counts)) = self.rows.get_mut(&part.row)
         {
@@ -442,6 +504,16 @@ impl Fold {
             entry.there = Some(new.clone());
             entry.changed = true;
         }
+        if let Some((key, step)) = part.run_key()
+            && let Some(row) = self.runs.get_mut(&key)
+        {
+            let before = std::mem::take(&mut row.run);
+            row.run = before.after(step);
+            row.changed |= row.run != before;
+            if let Some(entry) = part.entry_key().and_then(|key| self.entries.get_mut(&key)) {
+                entry.follow(&before, &row.run, rules, now);
+            }
+        }
     }
 
     fn batch(&self, group: &[Part], node: &str, now: Timestamp) -> Batch {
@@ -453,8 +525,22 @@ impl Fold {
             counters::write(&mut batch, row, node, *condition, counts);
         }
         for (key, entry) in &self.entries {
-            if let Some(value) = entry.there.as_ref().filter(|_| entry.changed) {
-                batch.put(key.clone(), entry.condition, record::seal(value));
+            match &entry.there {
+                _ if !entry.changed => {}
+                Some(value) => {
+                    batch.put(key.clone(), entry.condition, record::seal(value));
+                }
+                // Made and lifted in one commit: there is nothing to remove.
+                None if entry.condition == If::Absent => {}
+                None => {
+                    batch.remove(key.clone(), entry.condition);
+                }
+            }
+        }
+        for (key, row) in &self.runs {
+            // Deliveries alone begin no run.
+            if row.changed && (row.condition != If::Absent || row.run.length() > 0) {
+                runs::write(&mut batch, key.clone(), row.condition, &row.run);
             }
         }
         batch
@@ -462,7 +548,34 @@ impl Fold {
 
     fn newly_suppressed(&self, part: &Part) -> Option<Mailbox> {
         let entry = self.entries.get(&part.entry_key()?)?;
-        part.suppress.as_ref().filter(|_| entry.changed && !entry.stood).map(|(mailbox, _)| mailbox.clone())
+        let mailbox = match (&part.suppress, &part.run) {
+            (Some((mailbox, _)), _) | (None, Some((mailbox, Step::Bounced(_)))) => mailbox,
+            (None, Some((_, Step::Delivered(_))) | None) => return None,
+        };
+        (entry.changed && entry.there.is_some() && !entry.stood).then(|| mailbox.clone())
+    }
+}
+
+impl Entry {
+    /// Makes the entry for soft bounces what the run is a reason for: set, moved on, or lifted. One
+    /// that no run made gives way only to what outlasts it, and is never lifted.
+    fn follow(&mut self, before: &Run, after: &Run, rules: &Rules, now: Timestamp) {
+        let ours = self.there.as_ref().is_some_and(run::made);
+        match after.entry(rules).filter(|entry| entry.stands(now)) {
+            Some(new) => {
+                let stays =
+                    self.there.as_ref().is_some_and(|there| *there == new || (!ours && effect::outlasts(there, &new)));
+                if !stays {
+                    self.there = Some(new);
+                    self.changed = true;
+                }
+            }
+            None if ours && before.entry(rules).is_some() && after.entry(rules).is_none() => {
+                self.there = None;
+                self.changed = true;
+            }
+            None => {}
+        }
     }
 }
 
@@ -552,13 +665,14 @@ fn shares(task: usize, event: &Event, owner: &Owner, directory: &Directory, now:
     let known = directory.tenant(&owner.tenant).and_then(|tenant| tenant.streams.get(&stream));
     let cohort = known.map_or(Cohort::of(sent.hour()), |stream| stream.standing.cohort(sent));
     let row = Row { tenant: owner.tenant.clone(), stream, cohort };
-    let part = |Effect { recipient, count, suppress }| Part {
+    let part = |Effect { recipient, count, suppress, run }| Part {
         task,
         share: Share::of(event, &recipient),
         row: row.clone(),
         sent,
         count,
         suppress,
+        run,
     };
     effect::effects(event, &Before { now }).into_iter().map(part).collect()
 }
@@ -593,7 +707,9 @@ fn group(events: Vec<Vec<Part>>) -> (Vec<Group>, Vec<(usize, Share)>) {
 
 impl Part {
     fn most_writes(&self) -> usize {
-        ledger::WRITES + usize::from(self.count.is_some()) + usize::from(self.suppress.is_some())
+        // A step of a run may write the run and its entry.
+        let run = 2 * usize::from(self.run.is_some());
+        ledger::WRITES + usize::from(self.count.is_some()) + usize::from(self.suppress.is_some()) + run
     }
 }
 
@@ -603,11 +719,12 @@ struct Packing {
     parts: Group,
     rows: HashSet<Row>,
     entries: HashSet<Key>,
+    runs: HashSet<Key>,
 }
 
 impl Packing {
     fn writes(&self) -> usize {
-        self.parts.len() * ledger::WRITES + self.rows.len() + self.entries.len()
+        self.parts.len() * ledger::WRITES + self.rows.len() + self.entries.len() + self.runs.len()
     }
 
     fn add(&mut self, part: Part) {
@@ -615,12 +732,14 @@ impl Packing {
             self.rows.insert(part.row.clone());
         }
         self.entries.extend(part.entry_key());
+        self.runs.extend(part.run_key().map(|(key, _)| key));
         self.parts.push(part);
     }
 
     fn close(&mut self) -> Group {
         self.rows.clear();
         self.entries.clear();
+        self.runs.clear();
         std::mem::take(&mut self.parts)
     }
 }

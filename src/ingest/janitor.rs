@@ -1,5 +1,7 @@
 //! Removes what has served: applied events and counts, after `events.ledger_days` and
-//! `events.counter_days` (15 and 35), and the audit trail, after `audit.days` (400).
+//! `events.counter_days` (15 and 35); the audit trail, after `audit.days` (400); runs of soft bounces, 30
+//! days after their last event; suppressions, [`ENDED`] after their end, so that it can still be seen why
+//! mail was refused.
 //!
 //! Promises: in small commits, so that nobody waits for it; a row is removed only when every reader
 //! has stopped asking for it (see `store::ledger` and `store::counters`). What can go wrong: the
@@ -11,13 +13,19 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal;
-use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, audit, counters, ledger};
+use crate::policy::run::Rules;
+use crate::store::{
+    BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, audit, counters, ledger, runs, suppressions,
+};
 use crate::time::{Clock, Hour, Timestamp};
 
 /// How often it sweeps.
 const EVERY: Duration = Duration::from_secs(3600);
 /// How long after the start it sweeps first, so that a restart is not burdened by it.
 const FIRST: Duration = Duration::from_secs(60);
+
+/// How long a suppression is kept after its end.
+pub const ENDED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The sweeper.
 pub struct Janitor {
@@ -28,6 +36,7 @@ pub struct Janitor {
     counter_hours: u32,
     /// How long an entry of the audit trail is.
     audit: Duration,
+    rules: Rules,
 }
 
 /// What a sweep removed.
@@ -39,6 +48,10 @@ pub struct Swept {
     pub counters: usize,
     /// Entries of the audit trail.
     pub audit: usize,
+    /// Runs of soft bounces.
+    pub runs: usize,
+    /// Suppressions that had ended.
+    pub suppressions: usize,
 }
 
 /// Why a sweep stopped.
@@ -61,6 +74,7 @@ impl Janitor {
             ledger_hours: ledger::KEPT_HOURS,
             counter_hours: counters::KEPT_HOURS,
             audit: days(audit::KEPT_DAYS),
+            rules: Rules::default(),
         }
     }
 
@@ -74,6 +88,11 @@ impl Janitor {
     /// The same with another time for the audit trail, in days.
     pub fn keeping_audit(self, audit_days: usize) -> Self {
         Self { audit: days(audit_days), ..self }
+    }
+
+    /// The same with other rules of when soft bounces suppress: a run is kept as long as its entry.
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Sweeps once an hour until `drain` is cancelled.
@@ -93,11 +112,14 @@ impl Janitor {
 
     /// Removes all that is old now.
     pub async fn sweep(&self) -> Result<Swept, SweepError> {
-        let now = self.clock.now().hour();
+        let moment = self.clock.now();
+        let now = moment.hour();
         let shares = self.sweep_ledger(Hour(now.0.saturating_sub(self.ledger_hours))).await?;
         let counters = self.sweep_counters(Hour(now.0.saturating_sub(self.counter_hours))).await?;
         let audit = self.sweep_audit(self.clock.now().minus(self.audit)).await?;
-        Ok(Swept { shares, counters, audit })
+        let runs = self.sweep_runs(moment.minus(self.rules.kept())).await?;
+        let suppressions = self.sweep_suppressions(moment.minus(ENDED)).await?;
+        Ok(Swept { shares, counters, audit, runs, suppressions })
     }
 
     async fn sweep_ledger(&self, before: Hour) -> Result<usize, SweepError> {
@@ -137,6 +159,47 @@ impl Janitor {
             }
             entries += keys.len();
             self.remove(keys).await?;
+        }
+    }
+
+    async fn sweep_runs(&self, before: Timestamp) -> Result<usize, SweepError> {
+        let (mut gone, mut after) = (0, None);
+        loop {
+            let (old, next) = runs::expired(&*self.store, before, after, BATCH_ITEMS).await?;
+            gone += self.remove_unchanged(old).await?;
+            match next {
+                Some(key) => after = Some(key),
+                None => return Ok(gone),
+            }
+        }
+    }
+
+    async fn sweep_suppressions(&self, before: Timestamp) -> Result<usize, SweepError> {
+        let (mut gone, mut after) = (0, None);
+        loop {
+            let (old, next) = suppressions::expired(&*self.store, before, after, BATCH_ITEMS).await?;
+            gone += self.remove_unchanged(old).await?;
+            match next {
+                Some(key) => after = Some(key),
+                None => return Ok(gone),
+            }
+            // Lists may be long, and reading them waits for nobody.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Removes rows that are still as they were read; how many. Where one has changed it lives on, and
+    /// the others wait for the next sweep.
+    async fn remove_unchanged(&self, rows: Vec<(Key, u64)>) -> Result<usize, SweepError> {
+        let mut batch = Batch::new();
+        let count = rows.len();
+        for (key, version) in rows {
+            batch.remove(key, If::At(version));
+        }
+        match self.store.commit(batch).await {
+            Ok(_) => Ok(count),
+            Err(CommitError::Conflict(_)) => Ok(0),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -37,6 +37,7 @@ pub use witness::{Fact, Hearing, Witness, one};
 
 use crate::event::{self, Notice};
 use crate::journal;
+use crate::policy::run::Rules;
 use crate::retry::backoff;
 use crate::secret::Random;
 use crate::store::directory::Current;
@@ -121,6 +122,11 @@ impl Ingest {
     /// The same, with what it applies heard by whoever is there.
     pub fn heard_by(self, hearing: Hearing) -> Self {
         Self { applier: self.applier.heard_by(hearing), ..self }
+    }
+
+    /// The same with other rules of when soft bounces suppress.
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { applier: self.applier.with_rules(rules), ..self }
     }
 
     /// Runs until `drain` is cancelled and what was received by then is applied and deleted.

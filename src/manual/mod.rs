@@ -3,10 +3,11 @@
 //! - [`life_of_a_message`]: from the first octet to the bounce that decides the next one
 //! - [`replies`]: every reply, when it is given, what a client should do
 //! - [`operating`]: commands, log, metrics, health, signals, limits
-//! - [`tenants`]: tenants, streams, credentials, suppressions, and whose an event is
+//! - [`tenants`]: tenants, streams, credentials, and whose an event is
 //! - [`reputation`]: what counts, the limits, the ladder, and how to change them
 //! - [`announcements`]: what people and their programs are told, and how a webhook is verified
 //! - [`watch`]: credentials that seem stolen, holds, tenants whose volume is unusual
+//! - [`suppression`]: what is on a suppression list, how it comes there, import, SES's own lists
 //! - [`losses`]: every way to lose, to double or to leak a message, what prevents it, and what remains
 //! - [`attacks`]: what one tenant might try against another, and what stops it
 //! - [`rfc_status`]: which RFCs, how far
@@ -40,6 +41,10 @@ pub mod announcements {}
 /// Credentials that seem stolen, holds, tenants whose volume is unusual.
 #[doc = include_str!("watch.md")]
 pub mod watch {}
+
+/// What is on a suppression list, how it comes there, import, Amazon SES's own lists.
+#[doc = include_str!("suppression.md")]
+pub mod suppression {}
 
 /// Every way to lose, to double or to leak a message, what prevents it, and what remains.
 #[doc = include_str!("losses.md")]
@@ -122,6 +127,14 @@ pub mod decisions {
     /// Which events count and which suppress.
     #[doc = include_str!("decisions/effects.md")]
     pub mod effects {}
+
+    /// Soft bounces are counted by their moments.
+    #[doc = include_str!("decisions/soft_bounces.md")]
+    pub mod soft_bounces {}
+
+    /// The account's list is nobody's.
+    #[doc = include_str!("decisions/ses_lists.md")]
+    pub mod ses_lists {}
 
     /// The trace field keeps private addresses private.
     #[doc = include_str!("decisions/trace.md")]

@@ -14,6 +14,7 @@
 use crate::mail::header::{Originators, Wishes};
 use crate::mail::{Login, Mailbox, ReversePath, StreamId, Username};
 use crate::policy::reputation::{Brake, Step};
+use crate::policy::run;
 use crate::policy::tenant::{Pause, PausedReply, Stream, StreamKind, Suppression, SuppressionReason, Tenant};
 use crate::time::Timestamp;
 
@@ -115,12 +116,16 @@ pub enum Reason {
         set: String,
     },
     /// The recipient is on the tenant's suppression list. Of several entries that bind, the most
-    /// telling: bounce, complaint, manual.
+    /// telling: bounce, complaint, manual, soft.
     Suppressed {
         /// What put it there.
         reason: SuppressionReason,
         /// When.
         at: Timestamp,
+        /// When it ends by itself, if it does.
+        until: Option<Timestamp>,
+        /// How many soft bounces in a row it was, where it was that.
+        run: Option<usize>,
     },
 }
 
@@ -322,17 +327,19 @@ pub fn still_owned(tenant: &Tenant, claims: &[Mailbox]) -> Verdict<()> {
 
 /// The most telling of an address's entries that bind a stream, in whatever order they are given.
 /// An entry binds as long as it stands: one put there by hand always, others as the stream's
-/// `suppress_on` says.
+/// `suppress_on` says; soft bounces in a row bind where a hard one does.
 pub fn suppressed_under<'a>(stream: &Stream, entries: &'a [Suppression], now: Timestamp) -> Option<&'a Suppression> {
     let binds = |reason| match reason {
         SuppressionReason::Manual => true,
-        SuppressionReason::Bounce | SuppressionReason::Complaint => stream.suppress_on.contains(&reason),
+        SuppressionReason::Bounce | SuppressionReason::Soft => stream.suppress_on.contains(&SuppressionReason::Bounce),
+        SuppressionReason::Complaint => stream.suppress_on.contains(&SuppressionReason::Complaint),
     };
     most_telling(entries.iter().filter(|entry| binds(entry.reason) && entry.stands(now)))
 }
 
 /// A bounce before a complaint before an entry by hand, as [`SuppressionReason`] orders them: 5.1.1
-/// lets clients clean their lists by themselves, the others ask for a person.
+/// lets clients clean their lists by themselves, the others ask for a person. Soft bounces, which
+/// pass, are last.
 fn most_telling<'a>(entries: impl IntoIterator<Item = &'a Suppression>) -> Option<&'a Suppression> {
     entries.into_iter().min_by_key(|entry| entry.reason)
 }
@@ -344,7 +351,12 @@ impl Stop {
 }
 
 fn suppressed(entry: &Suppression) -> Stop {
-    Stop::Refuse(Reason::Suppressed { reason: entry.reason, at: entry.at })
+    Stop::Refuse(Reason::Suppressed {
+        reason: entry.reason,
+        at: entry.at,
+        until: entry.expires,
+        run: run::counted(entry),
+    })
 }
 
 /// A pause, as the tenant wants its clients to hear of it.
@@ -723,7 +735,7 @@ mod tests {
 
     #[test]
     fn which_recipients_may_be_had() {
-        use SuppressionReason::{Bounce, Complaint, Manual};
+        use SuppressionReason::{Bounce, Complaint, Manual, Soft};
         let until = |reason, expires| Suppression { expires: Some(expires), ..entry(reason) };
         let later = NOW.plus(Duration::from_secs(1));
         let entries = |reasons: &[SuppressionReason]| reasons.iter().copied().map(entry).collect::<Vec<_>>();
@@ -735,7 +747,6 @@ mod tests {
             (entries(&[Complaint]), [GRANT, GRANT, Some(Complaint)]),
             (entries(&[Manual]), [Some(Manual), Some(Manual), Some(Manual)]),
             (vec![until(Bounce, NOW)], [GRANT, GRANT, GRANT]),
-            (vec![until(Bounce, later)], [Some(Bounce), Some(Bounce), Some(Bounce)]),
             // What comes beside a complaint binds as if it stood alone.
             (entries(&[Complaint, Bounce]), [Some(Bounce), Some(Bounce), Some(Bounce)]),
             (entries(&[Complaint, Manual]), [Some(Complaint), Some(Manual), Some(Complaint)]),
@@ -744,9 +755,18 @@ mod tests {
             (vec![until(Bounce, NOW), entry(Complaint)], [GRANT, GRANT, Some(Complaint)]),
             (vec![until(Bounce, NOW), entry(Manual)], [Some(Manual), Some(Manual), Some(Manual)]),
             (vec![until(Complaint, NOW), entry(Bounce)], [Some(Bounce), Some(Bounce), Some(Bounce)]),
+            // Soft bounces bind where bounces do, and are the last to be told.
+            (vec![until(Soft, later)], [Some(Soft), Some(Soft), Some(Soft)]),
+            (vec![until(Soft, NOW)], [GRANT, GRANT, GRANT]),
+            (vec![until(Soft, later), entry(Complaint)], [Some(Complaint), Some(Soft), Some(Complaint)]),
+            (vec![until(Soft, later), entry(Manual)], [Some(Manual), Some(Manual), Some(Manual)]),
+            (vec![until(Soft, later), until(Bounce, NOW)], [Some(Soft), Some(Soft), Some(Soft)]),
         ];
         let judged = |reason: Option<SuppressionReason>| match reason {
-            Some(reason) => Verdict::Refuse(Reason::Suppressed { reason, at: NOW }),
+            Some(reason) => {
+                let until = matches!(reason, Soft).then_some(later);
+                Verdict::Refuse(Reason::Suppressed { reason, at: NOW, until, run: None })
+            }
             None => Verdict::Grant(()),
         };
         let mut tenant = acme();
@@ -765,6 +785,15 @@ mod tests {
                 }
             }
         }
+        let ends = recipient(&tenant, &login(None), &[until(Bounce, later)], NOW);
+        assert_eq!(
+            ends,
+            Verdict::Refuse(Reason::Suppressed { reason: Bounce, at: NOW, until: Some(later), run: None })
+        );
+        let counted = Suppression { origin: "7 soft bounces in a row".into(), ..until(Soft, later) };
+        let counted = recipient(&tenant, &login(None), &[counted], NOW);
+        let seven = Reason::Suppressed { reason: Soft, at: NOW, until: Some(later), run: Some(7) };
+        assert_eq!(counted, Verdict::Refuse(seven));
         let gone = recipient(&tenant, &login(Some("gone")), &[entry(Bounce)], NOW);
         assert_eq!(told(&gone, |()| String::new()), "defer stream_gone");
         // Two entries that each bind one stream leave an unbound login none.

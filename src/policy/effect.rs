@@ -2,11 +2,12 @@
 //!
 //! | event | counts as | suppresses |
 //! |---|---|---|
-//! | Delivery | delivered | |
+//! | Delivery | delivered | no; ends a run of soft bounces |
 //! | Bounce, Permanent | bounced | yes (bounce) |
 //! | … OnAccountSuppressionList, OnTenantSuppressionList | nothing | yes (bounce) |
 //! | … UnsubscribedRecipient | bounced | no |
-//! | Bounce, Transient or Undetermined | soft-bounced | no |
+//! | Bounce, Transient or Undetermined | soft-bounced | after some in a row (soft) |
+//! | … an automatic reply; MessageTooLarge, ContentRejected, AttachmentRejected | soft-bounced | no |
 //! | Complaint | complained | yes (complaint) |
 //! | … OnAccountSuppressionList, OnTenantSuppressionList | nothing | yes (complaint) |
 //! | … not-spam | nothing | no |
@@ -19,6 +20,9 @@
 //! SES does not count it either. Whoever left a contact list still has a good address: password
 //! resets must go on reaching it. A complaint names everybody at the complainer's domain, since
 //! SES cannot tell who it was; each of them is suppressed and counted, as SES counts them.
+//! An automatic reply (Transient/General that names an address and nothing else; a Delivery tells of
+//! the same message) shows that the mailbox works. A bounce for the message's size or content says
+//! nothing of the mailbox: the next message may pass. Neither is one of a run (`policy::run`).
 //!
 //! Promises: SES's simulator never counts and never suppresses, whatever its label. A recipient
 //! that the event names twice counts once. Events need no order: [`outlasts`] picks the same entry
@@ -29,6 +33,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::run::Step;
 use super::tenant::{Suppression, SuppressionReason};
 use crate::event::kind::{BounceType, Event, Fate, Recipient};
 use crate::mail::Mailbox;
@@ -62,6 +67,9 @@ pub struct Effect {
     pub count: Option<Count>,
     /// What comes onto the tenant's list.
     pub suppress: Option<(Mailbox, Suppression)>,
+    /// What it does to the address's run of soft bounces. Only of what counts: what is older might have
+    /// been applied and forgotten.
+    pub run: Option<(Mailbox, Step)>,
 }
 
 /// As what a recipient is counted.
@@ -102,9 +110,12 @@ pub fn effects(event: &Event, before: &Before) -> Vec<Effect> {
         if simulated(&folded) || !seen.insert(folded.clone()) {
             continue;
         }
+        let run = count
+            .and_then(|count| step(event, count, &recipient))
+            .and_then(|step| Some((recipient.mailbox.clone()?, step)));
         let suppress = recipient.mailbox.zip(entry.clone());
         if count.is_some() || suppress.is_some() {
-            effects.push(Effect { recipient: folded, count, suppress });
+            effects.push(Effect { recipient: folded, count, suppress, run });
         }
     }
     effects
@@ -121,6 +132,38 @@ pub fn outlasts(there: &Suppression, new: &Suppression) -> bool {
         Ordering::Greater => true,
         Ordering::Less => false,
         Ordering::Equal => (there.at, &there.origin, &there.actor) <= (new.at, &new.origin, &new.actor),
+    }
+}
+
+/// What the event does to the run of soft bounces of one recipient that counts as `count`.
+fn step(event: &Event, count: Count, recipient: &Recipient) -> Option<Step> {
+    match count {
+        Count::Delivered => Some(Step::Delivered(event.at)),
+        Count::SoftBounced if of_the_mailbox(&event.fate, recipient) => Some(Step::Bounced(event.at)),
+        Count::SoftBounced | Count::Bounced | Count::Complained | Count::Delayed | Count::Rejected => None,
+    }
+}
+
+/// Whether a soft bounce says something of the recipient's mailbox.
+fn of_the_mailbox(fate: &Fate, recipient: &Recipient) -> bool {
+    match fate {
+        Fate::Bounce { bounce_type: BounceType::Transient, sub_type, .. } => match sub_type.as_str() {
+            "General" => !recipient.is_bare(),
+            "MessageTooLarge" | "ContentRejected" | "AttachmentRejected" => false,
+            // MailboxFull, CustomTimeoutExceeded, and what SES adds later.
+            _ => true,
+        },
+        Fate::Bounce { bounce_type: BounceType::Undetermined, .. } => true,
+        Fate::Bounce { bounce_type: BounceType::Permanent, .. }
+        | Fate::Send
+        | Fate::Delivery { .. }
+        | Fate::Complaint { .. }
+        | Fate::Reject { .. }
+        | Fate::DeliveryDelay { .. }
+        | Fate::Open
+        | Fate::Click
+        | Fate::RenderingFailure { .. }
+        | Fate::Subscription => false,
     }
 }
 
@@ -307,6 +350,49 @@ mod tests {
         ] {
             assert_eq!(essence(&event(fate.clone())), effect, "{fate:?}");
         }
+    }
+
+    /// kind; sub-type; what SES says of the recipient besides; the step.
+    #[test]
+    fn which_events_are_of_a_run() {
+        use BounceType::{Permanent, Transient, Undetermined};
+        let bounced = Some(Step::Bounced(at(1000)));
+        let told = [(true, false, false), (false, true, false), (false, false, true)];
+        let mut cases = vec![
+            (bounce(Transient, "General", &["a@there.example"]), None),
+            (bounce(Transient, "MailboxFull", &["a@there.example"]), bounced),
+            (bounce(Transient, "CustomTimeoutExceeded", &["a@there.example"]), bounced),
+            (bounce(Transient, "SomethingNew", &["a@there.example"]), bounced),
+            (bounce(Transient, "MessageTooLarge", &["a@there.example"]), None),
+            (bounce(Transient, "ContentRejected", &["a@there.example"]), None),
+            (bounce(Transient, "AttachmentRejected", &["a@there.example"]), None),
+            (bounce(Undetermined, "Undetermined", &["a@there.example"]), bounced),
+            (bounce(Permanent, "General", &["a@there.example"]), None),
+            (bounce(Transient, "MailboxFull", &["ooto@simulator.amazonses.com"]), None),
+            (bounce(Transient, "MailboxFull", &["MAILER-DAEMON"]), None),
+            (complaint(None, None, &["a@there.example"]), None),
+            (event(Fate::Delivery { recipients: named(&["a@there.example"]) }), Some(Step::Delivered(at(1000)))),
+            (
+                event(Fate::DeliveryDelay { delay_type: "General".into(), recipients: named(&["a@there.example"]) }),
+                None,
+            ),
+        ];
+        for (status, action, diagnostic) in told {
+            let mut one = bounce(Transient, "General", &["a@there.example"]);
+            if let Fate::Bounce { recipients, .. } = &mut one.fate {
+                recipients[0].status = status.then(|| "4.2.0".into());
+                recipients[0].action = action.then(|| "failed".into());
+                recipients[0].diagnostic = diagnostic.then(|| "smtp; 421 later".into());
+            }
+            cases.push((one, bounced));
+        }
+        for (event, expected) in cases {
+            let step = now(&event).into_iter().next().and_then(|effect| effect.run);
+            assert_eq!(step.map(|(_, step)| step), expected, "{:?}", event.fate);
+        }
+        // What may have been applied and forgotten does nothing to a run.
+        let old = bounce(Transient, "MailboxFull", &["a@there.example"]);
+        assert_eq!(effects(&old, &Before { now: at(15 * 24 * 3_600_000) }), []);
     }
 
     #[test]

@@ -151,6 +151,8 @@ pub enum SuppressionReason {
     Complaint,
     /// Put there by hand or import.
     Manual,
+    /// Soft bounces in a row (`policy::run`): for a while.
+    Soft,
 }
 
 /// How a message's recipients are spread over SendEmail calls.
@@ -374,15 +376,16 @@ impl Handoff {
 
 impl SuppressionReason {
     /// All of them, the most telling first: of a bounced address a client learns that nobody is
-    /// there, whatever else was said of it.
-    pub const ALL: [Self; 3] = [Self::Bounce, Self::Complaint, Self::Manual];
+    /// there, whatever else was said of it; what passes by itself comes last.
+    pub const ALL: [Self; 4] = [Self::Bounce, Self::Complaint, Self::Manual, Self::Soft];
 
-    /// `bounce`, `complaint`, `manual`: in keys, files and arguments, for ever.
+    /// `bounce`, `complaint`, `manual`, `soft`: in keys, files and arguments, for ever.
     pub fn word(self) -> &'static str {
         match self {
             Self::Bounce => "bounce",
             Self::Complaint => "complaint",
             Self::Manual => "manual",
+            Self::Soft => "soft",
         }
     }
 }
@@ -406,6 +409,9 @@ mod tests {
         }
         for handoff in Handoff::ALL {
             assert_eq!(written(&serde_json::to_value(handoff).unwrap()), handoff.word());
+        }
+        for reason in SuppressionReason::ALL {
+            assert_eq!(written(&serde_json::to_value(reason).unwrap()), reason.word());
         }
         assert_eq!(Handoff::default(), Handoff::Through);
     }

@@ -123,7 +123,9 @@ impl Conversation {
             journal::recipient_deferred(self.session, login, forward_path, reply, &reply.text(), blame);
             refusal
         })?;
-        let entries = suppressions::find(&*office.means.store, &login.tenant, forward_path).await.map_err(|error| {
+        let account = self.bounds.limits.account_list;
+        let entries = suppressions::binding(&*office.means.store, &login.tenant, forward_path, account);
+        let entries = entries.await.map_err(|error| {
             let refusal = wording::store_unavailable();
             let (reply, reason) = (refusal.reply(), error.to_string());
             journal::recipient_deferred(self.session, login, forward_path, reply, &reason, Blame::Us);

@@ -171,7 +171,8 @@ impl Message {
         let mut kept = Vec::with_capacity(self.envelope.forward_paths.len());
         let mut first_refusal = None;
         for mailbox in &self.envelope.forward_paths {
-            let entries = suppressions::find(&*self.office.means.store, &self.login.tenant, mailbox)
+            let account = self.bounds.limits.account_list;
+            let entries = suppressions::binding(&*self.office.means.store, &self.login.tenant, mailbox, account)
                 .await
                 .map_err(|error| Stopped::ours(wording::store_unavailable(), error.to_string()))?;
             let now = self.office.means.clock.now();

@@ -185,6 +185,8 @@ pub struct Limits {
     pub data_deadline: Duration,
     /// How long a held message is tried, by kind of stream.
     pub ages: Ages,
+    /// Whether what is known of SES's account list binds recipients.
+    pub account_list: bool,
 }
 
 /// How long held messages are tried.
@@ -241,6 +243,7 @@ impl Default for Limits {
                 bulk: Duration::from_secs(24 * 3600),
                 marketing: Duration::from_secs(24 * 3600),
             },
+            account_list: false,
         }
     }
 }

@@ -90,18 +90,35 @@ fn words(reason: &Reason) -> ((u16, u16), String, bool) {
                 quoted(set)
             ),
         ),
-        Reason::Suppressed { reason, at } => suppressed(*reason, *at),
+        Reason::Suppressed { reason, at, until, run } => suppressed(*reason, *at, *until, *run),
     };
     (enhanced, text, false)
 }
 
-fn suppressed(reason: SuppressionReason, at: Timestamp) -> ((u16, u16), String) {
+/// `run`: how many soft bounces in a row it was, where that is known.
+fn suppressed(
+    reason: SuppressionReason,
+    at: Timestamp,
+    until: Option<Timestamp>,
+    run: Option<usize>,
+) -> ((u16, u16), String) {
     let (enhanced, what, cure) = match reason {
-        SuppressionReason::Bounce => ((1, 1), "hard bounce", "take the address off your list"),
-        SuppressionReason::Complaint => ((7, 1), "complaint", "do not write to this address again"),
-        SuppressionReason::Manual => ((7, 1), "entered by hand", "ask the operator of this relay"),
+        SuppressionReason::Bounce => {
+            ((1, 1), format!("hard bounce on {}", at.date()), "take the address off your list")
+        }
+        SuppressionReason::Complaint => {
+            ((7, 1), format!("complaint on {}", at.date()), "do not write to this address again")
+        }
+        SuppressionReason::Manual => {
+            ((7, 1), format!("entered by hand on {}", at.date()), "ask the operator of this relay")
+        }
+        SuppressionReason::Soft => {
+            let many = run.map_or_else(String::new, |run| format!("{run} "));
+            let ends = until.map_or_else(|| format!(" on {}", at.date()), |until| format!(", until {}", until.date()));
+            ((1, 1), format!("{many}soft bounces in a row{ends}"), "write to it again after that")
+        }
     };
-    (enhanced, format!("recipient suppressed: {what} on {}; {cure}", at.date()))
+    (enhanced, format!("recipient suppressed: {what}; {cure}"))
 }
 
 fn charged(brake: &Brake) -> String {
@@ -295,7 +312,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_words() {
-        use SuppressionReason::{Bounce, Complaint, Manual};
+        use SuppressionReason::{Bounce, Complaint, Manual, Soft};
         let stream = || StreamId::parse("marketing").unwrap();
         let pause = || Pause { at: DAY, actor: "cli:root".into(), reason: "bounces über 5 %\r\n250 ok".into() };
         let brake = |step| {
@@ -304,7 +321,9 @@ mod tests {
             Brake { step, since: DAY, charge, clears: Some(DAY), shadow: false }
         };
         let not_owned = |claim| Reason::SenderNotOwned { claim, address: Mailbox::parse(b"a@b.example").unwrap() };
-        let suppressed = |reason| Reason::Suppressed { reason, at: DAY };
+        let suppressed = |reason| Reason::Suppressed { reason, at: DAY, until: None, run: None };
+        let soft = |until, run| Reason::Suppressed { reason: Soft, at: DAY, until, run };
+        let fortnight = Some(DAY.plus(std::time::Duration::from_secs(14 * 24 * 3600)));
         let (name, bound) = ("evil\r\n250 ok\u{7f}é", stream());
         let name = || name.to_owned();
         // reason; deferred; refused; a part of the text
@@ -380,6 +399,13 @@ mod tests {
             (suppressed(Bounce), "451 4.1.1", "550 5.1.1", "suppressed: hard bounce on 2026-05-01;"),
             (suppressed(Complaint), "451 4.7.1", "550 5.7.1", "suppressed: complaint on 2026-05-01;"),
             (suppressed(Manual), "451 4.7.1", "550 5.7.1", "suppressed: entered by hand on 2026-05-01;"),
+            (
+                soft(fortnight, Some(5)),
+                "451 4.1.1",
+                "550 5.1.1",
+                "suppressed: 5 soft bounces in a row, until 2026-05-15;",
+            ),
+            (soft(None, None), "451 4.1.1", "550 5.1.1", "suppressed: soft bounces in a row on 2026-05-01;"),
         ];
         let mut names = HashSet::new();
         for (reason, deferred, refused, part) in cases {

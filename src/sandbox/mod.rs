@@ -9,13 +9,15 @@
 //! is down on demand: [`socket::Door`].
 //! Refuses: to listen anywhere but on loopback, for it lets anybody in (signatures are not
 //! verified) and shows everybody's mail; content that is not raw; FromEmailAddress.
-//! What it does not do: deliver anything, DKIM, suppression lists, VDM, more than one queue.
+//! It keeps SES's suppression lists, and no mail is stopped by them: `sandbox/lists`.
+//! What it does not do: deliver anything, DKIM, VDM, more than one queue.
 
 pub mod check;
 pub mod control;
 pub mod event;
 pub mod fault;
 pub mod inbox;
+pub mod lists;
 mod md5;
 mod queue;
 mod quota;
@@ -42,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use self::event::Place;
 use self::fault::Faults;
 use self::inbox::Inbox;
+use self::lists::Lists;
 use self::quota::Quota;
 use self::refusal::Refusal;
 use self::socket::{Door, Entrance, Fuse};
@@ -161,6 +164,7 @@ struct House {
     place: Place,
     queue_url: String,
     inbox: Arc<Inbox>,
+    lists: Arc<Lists>,
     faults: Arc<Faults>,
     queue: Arc<EventQueue>,
     quota: Mutex<Quota>,
@@ -188,6 +192,7 @@ impl Sandbox {
             place,
             queue_url: format!("http://{address}/{}/{}", options.account_id, sqs::QUEUE_NAME),
             inbox: Arc::new(Inbox::new(options.messages, options.message_bytes)),
+            lists: Arc::default(),
             faults: Arc::default(),
             queue: Arc::new(EventQueue::new(options.notices, options.clock.clone(), options.random.clone())),
             quota: Mutex::new(Quota::new(options.max_send_rate, options.max_24_hour_send)),
@@ -215,6 +220,11 @@ impl Sandbox {
     /// What it was sent; stays usable while it runs.
     pub fn messages(&self) -> Arc<Inbox> {
         self.house.inbox.clone()
+    }
+
+    /// SES's suppression lists.
+    pub fn lists(&self) -> Arc<Lists> {
+        self.house.lists.clone()
     }
 
     /// What is to go wrong.
@@ -258,6 +268,8 @@ fn router(house: Shared) -> Router {
     Router::new()
         .route("/v2/email/outbound-emails", post(ses::send_email))
         .route("/v2/email/account", get(ses::get_account))
+        .route("/v2/email/suppression/addresses", get(lists::list).put(lists::put))
+        .route("/v2/email/suppression/addresses/{address}", get(lists::show).delete(lists::delete))
         .route("/", post(sqs::call))
         .route("/{account}/{queue}", post(sqs::call))
         .route("/sandbox/messages", get(control::messages).delete(control::clear_messages))

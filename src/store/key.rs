@@ -22,6 +22,10 @@
 //! | `habit` | username | what a credential is used to |
 //! | `habitfilter` | username, number | a chunk of the filter of whom it has mailed |
 //! | `suppression` | tenant, folded mailbox, reason | one entry; an address has one a reason |
+//! | `account-suppression` | folded mailbox, reason | one entry of SES's account list |
+//! | `ses-list` | tenant, folded mailbox, SES's spelling | one entry of the list of the tenant's SES tenant |
+//! | `sync` | tenant or empty | how far the comparison with SES's list has come |
+//! | `run` | tenant, folded mailbox | soft bounces in a row of an address that had one |
 //! | `counter` | tenant, stream, hour, node | one node's counts of a cohort; `node~` and four digits of the second from which, where the window began anew within the hour |
 //! | `domain` | tenant, day, domain, node | one node's counts of a tenant's mail to a domain, or of all further ones (`*`) |
 //! | `event` | hour applied, key of the event | this event has been applied |
@@ -231,6 +235,58 @@ impl Key {
         Self::of(&["suppression", tenant.as_str()])
     }
 
+    /// Every suppression entry there is.
+    pub fn all_suppressions() -> Self {
+        Self::of(&["suppression"])
+    }
+
+    /// An entry of SES's account list, which is no tenant's.
+    pub fn account_suppression(mailbox: &Mailbox, reason: SuppressionReason) -> Self {
+        Self::of(&["account-suppression", &mailbox.folded(), reason.word()])
+    }
+
+    /// The entries of an address on SES's account list.
+    pub fn account_suppressions_of(mailbox: &Mailbox) -> Self {
+        Self::of(&["account-suppression", &mailbox.folded()])
+    }
+
+    /// All of SES's account list.
+    pub fn account_suppressions() -> Self {
+        Self::of(&["account-suppression"])
+    }
+
+    /// An entry of the list of a tenant's SES tenant, in SES's spelling. What follows a NUL is left out,
+    /// for no part has one.
+    pub fn ses_list(tenant: &TenantId, folded: &str, spelled: &str) -> Self {
+        let part = |text: &str| text.split('\0').next().unwrap_or_default().to_owned();
+        Self::of(&["ses-list", tenant.as_str(), &part(folded), &part(spelled)])
+    }
+
+    /// The entries of an address on that list, in whatever spelling.
+    pub fn ses_list_of(tenant: &TenantId, folded: &str) -> Self {
+        Self::of(&["ses-list", tenant.as_str(), folded.split('\0').next().unwrap_or_default()])
+    }
+
+    /// All of that list.
+    pub fn ses_lists(tenant: &TenantId) -> Self {
+        Self::of(&["ses-list", tenant.as_str()])
+    }
+
+    /// How far the comparison with a list of SES's has come; `None`: the account's.
+    pub fn sync(tenant: Option<&TenantId>) -> Self {
+        Self::of(&["sync", tenant.map_or("", TenantId::as_str)])
+    }
+
+    /// The run of soft bounces of an address.
+    pub fn run(tenant: &TenantId, mailbox: &Mailbox) -> Self {
+        Self::of(&["run", tenant.as_str(), &mailbox.folded()])
+    }
+
+    /// All runs of soft bounces.
+    pub fn runs() -> Self {
+        Self::of(&["run"])
+    }
+
     /// One node's counts of a cohort.
     pub fn counter(tenant: &TenantId, stream: &StreamId, cohort: Cohort, node: &str) -> Self {
         let hour = format!("{:08x}", cohort.hour.0);
@@ -407,14 +463,25 @@ mod tests {
         let tenant = TenantId::parse("acme").unwrap();
         let mailbox = Mailbox::parse(b"Joe@Acme.example").unwrap();
         let keys = SuppressionReason::ALL.map(|reason| Key::suppression(&tenant, &mailbox, reason));
-        let golden: [&[u8]; 3] = [
+        let golden: [&[u8]; 4] = [
             b"suppression\0acme\0joe@acme.example\0bounce\0",
             b"suppression\0acme\0joe@acme.example\0complaint\0",
             b"suppression\0acme\0joe@acme.example\0manual\0",
+            b"suppression\0acme\0joe@acme.example\0soft\0",
         ];
         assert_eq!(keys.each_ref().map(Key::octets), golden);
         assert!(keys.is_sorted());
         assert!(keys.iter().all(|key| key.begins_with(&Key::suppressions_of(&tenant, &mailbox))));
+        let account = Key::account_suppression(&mailbox, SuppressionReason::Complaint);
+        assert_eq!(account.octets(), b"account-suppression\0joe@acme.example\0complaint\0");
+        assert!(account.begins_with(&Key::account_suppressions_of(&mailbox)));
+        let spelled = Key::ses_list(&tenant, "joe@acme.example", "Joe@Acme.example");
+        assert_eq!(spelled.octets(), b"ses-list\0acme\0joe@acme.example\0Joe@Acme.example\0");
+        assert!(spelled.begins_with(&Key::ses_list_of(&tenant, "joe@acme.example")));
+        assert_eq!(Key::ses_list(&tenant, "a\0b", "c\0d").octets(), b"ses-list\0acme\0a\0c\0");
+        assert_eq!(Key::sync(None).octets(), b"sync\0\0");
+        assert_eq!(Key::sync(Some(&tenant)).octets(), b"sync\0acme\0");
+        assert_eq!(Key::run(&tenant, &mailbox).octets(), b"run\0acme\0joe@acme.example\0");
         // Neither a longer domain nor a longer local part is the same address.
         for other in [b"joe@acme.example.net".as_slice(), b"joe2@acme.example"] {
             let other = Key::suppression(&tenant, &Mailbox::parse(other).unwrap(), SuppressionReason::Bounce);

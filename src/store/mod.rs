@@ -1,8 +1,9 @@
 //! The store: three methods, and the records written above them.
 //!
 //! [`Store`] gets, scans and commits. sled (`adapters/sled`) and memory ([`memory`]) have them;
-//! tenants, credentials, suppressions, counters, the ledger of applied events and the audit trail are
-//! each written once on top. All keys are built in [`key`], all values sealed in [`record`].
+//! tenants, credentials, suppressions, runs of soft bounces, counters, the ledger of applied events and the
+//! audit trail are each written once on top. All keys are built in [`key`], all values sealed in
+//! [`record`].
 //!
 //! Promises: a commit is all or nothing and durable on return; a version tells whether a value is
 //! still the one that was read. Expiry is judged by the reader with its own `now`.
@@ -18,7 +19,9 @@ pub mod holds;
 pub mod key;
 pub mod ledger;
 pub mod memory;
+pub mod mirror;
 pub mod record;
+pub mod runs;
 pub mod ses_statuses;
 pub mod suppressions;
 pub mod tally;

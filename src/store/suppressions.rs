@@ -11,7 +11,9 @@
 //! What can go wrong: [`ChangeError`], [`RemoveError`]. A damaged entry makes the address unreadable,
 //! so its mail is deferred and not let through.
 
-use super::{Batch, CommitError, If, Key, ReadError, Store, Versioned, record};
+use std::collections::BTreeMap;
+
+use super::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, Versioned, mirror, record};
 use crate::mail::{Mailbox, TenantId};
 use crate::policy::effect;
 use crate::policy::tenant::{Suppression, SuppressionReason};
@@ -19,6 +21,9 @@ use crate::time::Timestamp;
 
 /// How often a change is tried again when somebody else wrote first.
 const TRIES: usize = 16;
+
+/// Most entries that [`add_many`] takes.
+pub const MANY: usize = BATCH_ITEMS;
 
 /// Why an entry was not added.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -64,6 +69,58 @@ pub async fn find(store: &dyn Store, tenant: &TenantId, mailbox: &Mailbox) -> Re
     rows.into_iter().map(|(key, row)| opened(&key, &row.value)).collect()
 }
 
+/// The same, and with `account` what SES's account list has of `mailbox`, for it binds everybody's mail:
+/// one read more. The account's entries are nobody's: no list of a tenant shows them.
+pub async fn binding(
+    store: &dyn Store,
+    tenant: &TenantId,
+    mailbox: &Mailbox,
+    account: bool,
+) -> Result<Vec<Suppression>, ReadError> {
+    let mut entries = find(store, tenant, mailbox).await?;
+    if account {
+        entries.extend(mirror::of_account(store, mailbox).await?);
+    }
+    Ok(entries)
+}
+
+/// Adds entries to a tenant's list, up to [`MANY`] at a time; how many are new or took another's place.
+/// Of those for one address and reason the one that outlasts the others is added, and counts alone.
+///
+/// One commit, so that an import of a million is ten thousand of them.
+pub async fn add_many(
+    store: &dyn Store,
+    tenant: &TenantId,
+    entries: &[(Mailbox, Suppression)],
+) -> Result<usize, ChangeError> {
+    let mut best: BTreeMap<Key, &Suppression> = BTreeMap::new();
+    for (mailbox, entry) in entries {
+        let place = best.entry(Key::suppression(tenant, mailbox, entry.reason)).or_insert(entry);
+        if !effect::outlasts(place, entry) {
+            *place = entry;
+        }
+    }
+    let mut tries = TRIES;
+    loop {
+        let mut batch = Batch::new();
+        for (key, entry) in &best {
+            let condition = match store.get(key).await? {
+                Some(Versioned { value, .. }) if effect::outlasts(&opened(key, &value)?, entry) => continue,
+                Some(Versioned { version, .. }) => If::At(version),
+                None => If::Absent,
+            };
+            batch.put(key.clone(), condition, record::seal(entry));
+        }
+        let added = batch.len();
+        tries -= 1;
+        match store.commit(batch).await {
+            Ok(_) => return Ok(added),
+            Err(CommitError::Conflict(_)) if tries > 0 => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Adds `entry`, unless what is there for its reason outlasts it ([`effect::outlasts`]): then
 /// `false`, and that one stays. Entries for other reasons stay beside it.
 pub async fn add(
@@ -92,7 +149,8 @@ pub async fn add(
 }
 
 /// Takes `mailbox` off the list, for `reason` or for all, and gives what stood there. A complaint,
-/// expired or not, needs `force`; without it the other entries go and the complaint stays. A damaged
+/// expired or not, needs `force`; without it the other entries go and the complaint stays. With an
+/// entry for soft bounces the run goes that made it. A damaged
 /// record can be removed by `force` as well, which is how it is repaired; it is given as an entry
 /// that says so.
 pub async fn remove(
@@ -120,6 +178,10 @@ pub async fn remove(
                 removed.stays = Some(entry);
             } else {
                 batch.remove(key, If::At(row.version));
+                if kind == SuppressionReason::Soft {
+                    // Else the next soft bounce would bring it back, as one more of the same run.
+                    batch.remove(Key::run(tenant, mailbox), If::Any);
+                }
                 removed.gone.push(entry);
             }
         }
@@ -148,6 +210,24 @@ pub async fn list(
     let after = after.map(|(folded, reason)| Key::suppression_place(tenant, folded, reason));
     let rows = store.scan(&Key::suppressions(tenant), after.as_ref(), limit).await?;
     rows.into_iter().map(|(key, row)| Ok((place(&key)?.0, opened(&key, &row.value)?))).collect()
+}
+
+/// Keys and versions of entries among the next `limit` after `after`, of whatever tenant, that ended
+/// before `before`; and from where to go on, if there are more. A damaged one is left to whoever
+/// repairs it.
+pub async fn expired(
+    store: &dyn Store,
+    before: Timestamp,
+    after: Option<Key>,
+    limit: usize,
+) -> Result<(Vec<(Key, u64)>, Option<Key>), ReadError> {
+    let page = store.scan(&Key::all_suppressions(), after.as_ref(), limit).await?;
+    let next = page.last().filter(|_| page.len() == limit).map(|(key, _)| key.clone());
+    let ended = page.into_iter().filter_map(|(key, row)| {
+        let entry = opened(&key, &row.value).ok()?;
+        entry.expires.is_some_and(|until| until < before).then_some((key, row.version))
+    });
+    Ok((ended.collect(), next))
 }
 
 /// Adds the put of `entry` to a batch, whatever is there: for who has judged already.

@@ -1,9 +1,10 @@
 //! What stands upstream: SES that takes messages, SQS that brings its events.
 //!
 //! [`Mailer`] and [`Notices`] are all that the services know of AWS; [`classify`] is the table from
-//! every SES error to an [`Outcome`].
+//! every SES error to an [`Outcome`]; [`lists`] is about SES's own suppression lists.
 
 pub mod classify;
+pub mod lists;
 
 use std::time::Duration;
 

@@ -343,6 +343,40 @@ fn some_delivery(message: &str, stream: &str, given: &[&str]) -> String {
     )
 }
 
+/// A soft bounce of a full mailbox, so many seconds after the message was sent.
+pub fn soft(feedback_id: &str, given: &str, seconds: u64) -> String {
+    soft_as("MailboxFull", feedback_id, given, seconds, r#","status":"5.2.2","action":"failed""#)
+}
+
+/// A transient bounce; `more` is what it says of the recipient beside the address.
+pub fn soft_as(sub_type: &str, feedback_id: &str, given: &str, seconds: u64, more: &str) -> String {
+    let at = Timestamp::from_millis(SENT.millis() + seconds * 1000).rfc3339();
+    format!(
+        r#"{{"eventType":"Bounce","bounce":{{"bounceType":"Transient","bounceSubType":"{sub_type}","feedbackId":"{feedback_id}",
+        "timestamp":"{at}","bouncedRecipients":[{{"emailAddress":"{given}"{more}}}]}},{}}}"#,
+        mail("m-1", "main")
+    )
+}
+
+/// A delivery, so many seconds after the message was sent.
+pub fn delivered(given: &str, seconds: u64) -> String {
+    let at = Timestamp::from_millis(SENT.millis() + seconds * 1000).rfc3339();
+    format!(
+        r#"{{"eventType":"Delivery","delivery":{{"timestamp":"{at}","recipients":["{given}"]}},{}}}"#,
+        mail("m-1", "main")
+    )
+}
+
+/// A notice of delay, so many seconds after the message was sent.
+pub fn delayed(given: &str, seconds: u64) -> String {
+    let at = Timestamp::from_millis(SENT.millis() + seconds * 1000).rfc3339();
+    format!(
+        r#"{{"eventType":"DeliveryDelay","deliveryDelay":{{"timestamp":"{at}","delayType":"MailboxFull",
+        "delayedRecipients":[{{"emailAddress":"{given}"}}]}},{}}}"#,
+        mail("m-1", "main")
+    )
+}
+
 pub fn sns(message: &str) -> String {
     serde_json::json!({"Type": "Notification", "TopicArn": "arn:t", "Message": message}).to_string()
 }

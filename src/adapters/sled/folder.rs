@@ -13,8 +13,11 @@ use ::sled::Db;
 
 use super::shared::words_of;
 
-/// sled's page cache in octets; sled takes about two and a half times as much.
-const CACHE: u64 = 64 * 1024 * 1024;
+/// sled's page cache in octets: at most, for it fills with what is read; sled takes up to two and a half
+/// times as much. A million suppressions fit in it, and not in half of it. A look-up of an address whose page is
+/// not in it takes several times as long as one whose page is, and RCPT waits for it
+/// (`benches/suppression.rs`).
+const CACHE: u64 = 256 * 1024 * 1024;
 /// How often sled rolls its buffers and collects garbage, in milliseconds. Not how often we sync.
 const FLUSH_EVERY: u64 = 500;
 /// Why a store cannot be opened.

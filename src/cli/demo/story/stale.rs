@@ -149,8 +149,10 @@ impl Story<'_> {
             tokio::time::sleep(LOOK).await;
         }
         let mails = mails();
-        let texts: Vec<String> =
-            mails.iter().map(|mail| String::from_utf8_lossy(&mail.raw).replace("=\r\n", "").replace("=20", " ")).collect();
+        let texts: Vec<String> = mails
+            .iter()
+            .map(|mail| String::from_utf8_lossy(&mail.raw).replace("=\r\n", "").replace("=20", " "))
+            .collect();
         let paused = texts.iter().find(|text| text.contains("stream marketing of tenant comet is paused"));
         if let Some(text) = paused {
             self.say(format!("   Its contact {CONTACT} got {} mails; this is the last but one step's:\n", mails.len()));
