@@ -55,7 +55,11 @@ fn tenant(id: &str, ses_tenant: Option<&str>) -> Tenant {
         weight: Tenant::WEIGHT,
         enforce: true,
         paused_reply: PausedReply::Defer,
+        rate_per_second: None,
+        daily_recipients: None,
+        ses_pause: None,
         pause: None,
+        standing: Standing::default(),
         streams: BTreeMap::new(),
     }
 }
