@@ -201,6 +201,9 @@ const GAUGES: &[(&str, &str)] = &[
     ("bulkhead_outbox_lanes_held", "Streams with messages held whose sending is held too"),
     ("bulkhead_outbox_available", "1 while messages can be held, 0 while they cannot"),
     ("bulkhead_send_rate", "Recipients a second that SES takes, as it says"),
+    ("bulkhead_quota_recipients", "Recipients in 24 hours that SES takes, as it says; 0: no limit is known"),
+    ("bulkhead_quota_used_recipients", "Recipients that SES took in the last 24 hours, as it says"),
+    ("bulkhead_outbox_lanes_waiting", "Streams with messages held that wait for a limit, by which"),
 ];
 
 const HISTOGRAMS: &[(&str, &str)] = &[
