@@ -23,7 +23,8 @@ use super::view::{
     CredentialView, Discarded, HeldPage, HeldView, Issued, Retried, Revoked, Status, SuppressionView, TenantRow,
     TenantView, Unsuppressed, Verified,
 };
-use super::{credentials, outbox, suppressions, tenants, verify};
+use super::warmup::WarmupView;
+use super::{credentials, outbox, suppressions, tenants, verify, warmup};
 use crate::ingest::Applier;
 use crate::journal;
 use crate::mail::{Mailbox, MessageId, StreamId, TenantId, Username};
@@ -231,6 +232,15 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// Warm-up ladders in the order of their tenants and streams.
+    WarmupShow {
+        /// Only this tenant's.
+        tenant: Option<TenantId>,
+        /// Only those of streams of this name.
+        stream: Option<StreamId>,
+        /// Only those after this one.
+        after: Option<(TenantId, StreamId)>,
+    },
     /// Checks a page of the store and of the outbox's files.
     StoreVerify {
         /// Where the page before ended.
@@ -337,6 +347,8 @@ pub enum Response {
     Retried(Retried),
     /// To `OutboxDiscard`.
     Discarded(Discarded),
+    /// To `WarmupShow`; full pages have more behind them.
+    Warmups(Vec<WarmupView>),
     /// To `StoreVerify`.
     Verified(Verified),
 }
@@ -501,6 +513,9 @@ pub async fn perform(desk: &Desk, request: Request, actor: &str) -> Result<Respo
         Request::OutboxDiscard { selection, after, until, reason } => {
             outbox::discard(desk, selection, (after, until), &reason, actor).await
         }
+        Request::WarmupShow { tenant, stream, after } => {
+            warmup::show(desk, tenant.as_ref(), stream.as_ref(), after.as_ref()).await
+        }
         Request::StoreVerify { after } => verify::page(desk, after.as_deref()).await,
     }
 }
@@ -517,6 +532,7 @@ impl Request {
             | Self::SuppressionShow { .. }
             | Self::OutboxList { .. }
             | Self::OutboxShow { .. }
+            | Self::WarmupShow { .. }
             | Self::StoreVerify { .. } => false,
             Self::TenantPause { .. }
             | Self::TenantResume { .. }

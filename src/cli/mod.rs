@@ -18,6 +18,7 @@ mod store;
 mod suppression;
 mod tenant;
 mod value;
+mod warmup;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,9 @@ enum Command {
     /// Look at held messages, try them now, give them up
     #[command(subcommand)]
     Outbox(outbox::Outbox),
+    /// Show warm-up ladders
+    #[command(subcommand)]
+    Warmup(warmup::Warmup),
     /// Check the store and the outbox's files, and make the outbox's rows anew
     #[command(subcommand)]
     Store(store::Store),
@@ -152,6 +156,7 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Credential(credential) => credential.run(context),
         Command::Suppression(suppression) => suppression.run(context),
         Command::Outbox(outbox) => outbox.run(context),
+        Command::Warmup(warmup) => warmup.run(context),
         Command::Store(store) => store.run(context),
         Command::SendTest(send_test) => send_test.run(context),
         Command::Events(events) => events.run(context),
