@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_sentence_and_numbers_have_units() {
-        let units = ["_bytes", "_seconds", "_hours", "_days", "_second", "_unauthenticated"];
+        let units = ["_bytes", "_seconds", "_hours", "_days", "_second", "_unauthenticated", "_percent", "_recipients"];
         let counts = [
             "header_fields",
             "recipients",

@@ -462,7 +462,10 @@ mod tests {
             let until = Timestamp::parse_rfc3339("2026-05-02T00:00:00Z");
             let text = not_held(cause, until, &errors[0].0).reply().text();
             assert!(text.ends_with("; try after 2026-05-02T00:00:00.000Z"), "{text}");
-            assert!(texts.insert(not_held(cause, None, &errors[0].0).reply().text()), "each has its own words: {cause:?}");
+            assert!(
+                texts.insert(not_held(cause, None, &errors[0].0).reply().text()),
+                "each has its own words: {cause:?}"
+            );
         }
     }
 }
