@@ -1,3 +1,5 @@
+//! The window by its rules, by campaigns in seconds, and by whatever comes in any order.
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
