@@ -46,6 +46,9 @@
 //! | `report` `to` | the id of a report of the relay's own, to whom it goes |
 //! | `announcement` `audience` | the id of an announcement; whom a line says it was told to, or not: `contact`, `operator`, `webhook` |
 //! | `rate` | recipients a second |
+//! | `quota` `used` | recipients in 24 hours that SES takes, and of those it took |
+//! | `step` `steps` `cap` | the step of a warm-up ladder, of how many, and its recipients a day |
+//! | `sending` | `enabled` or `disabled`: whether SES takes mail of the account |
 //! | `restart` `problems` | settings that changed and need a restart; what is wrong with the settings: the first 50 each |
 //! | `expires` | when a certificate ends |
 //! | `version` `data_dir` | Bulkhead's version and data folder |
@@ -220,6 +223,12 @@ impl Line {
     fn maybe(self, key: &'static str, value: Option<impl std::fmt::Display>) -> Self {
         match value {
             Some(value) => self.shown(key, value),
+            None => self,
+        }
+    }
+    fn maybe_number(self, key: &'static str, value: Option<u64>) -> Self {
+        match value {
+            Some(value) => self.number(key, value),
             None => self,
         }
     }
@@ -1046,6 +1055,38 @@ pub fn rate_learned(rate: f64) {
     Line::new("rate_learned").decimal("rate", rate).write(Level::Info);
 }
 
+/// Sets the account's quota of 24 hours and what of it is used; no line. Without a limit it is 0.
+pub fn quota(most: Option<f64>, used: f64) {
+    gauge!("bulkhead_quota_recipients").set(most.unwrap_or_default());
+    gauge!("bulkhead_quota_used_recipients").set(used);
+}
+
+/// `quota_near`: most of the account's quota of 24 hours is used.
+pub fn quota_near(most: f64, used: f64) {
+    Line::new("quota_near")
+        .decimal("quota", most)
+        .decimal("used", used)
+        .text("cure", "ask AWS for a higher sending quota, or send less")
+        .write(Level::Warn);
+}
+
+/// `account_standing`: SES sees the account otherwise than before.
+pub fn account_standing(status: &str, sending_enabled: bool) {
+    let is_well = sending_enabled && matches!(status, "" | "HEALTHY");
+    let cure = match (status, sending_enabled) {
+        ("PROBATION", true) => Some("read AWS's mail to the account's owner: SES reviews the account"),
+        (_, false) | ("SHUTDOWN", _) => {
+            Some("read AWS's mail to the account's owner: SES takes nothing, and all mail is held")
+        }
+        (_, true) => None,
+    };
+    Line::new("account_standing")
+        .text("status", status)
+        .text("sending", if sending_enabled { "enabled" } else { "disabled" })
+        .maybe("cure", cure)
+        .write(if is_well { Level::Info } else { Level::Error });
+}
+
 /// `account_unknown`: SES did not say what the account may send; nothing limits the rate but its
 /// refusals.
 pub fn account_unknown(reason: &str) {
@@ -1078,7 +1119,7 @@ pub fn warmup_stepped(tenant: &TenantId, stream: &StreamId, step: u32, steps: u3
         .shown("stream", stream)
         .number("step", step)
         .number("steps", steps)
-        .maybe("cap", cap)
+        .maybe_number("cap", cap)
         .write(Level::Info);
 }
 

@@ -371,3 +371,39 @@ async fn damaged_records_are_told_of_once_and_counted() {
     let taken = office.ask(issue("other")).await.unwrap_err();
     assert!(matches!(taken, CommandError::UsernameTaken { .. }), "{taken}");
 }
+
+/// Where a stream stands on its ladder is told with a relay and without one: it is all in the store.
+#[tokio::test]
+async fn a_ladder_is_shown_day_by_day_with_where_its_stream_stands() {
+    use bulkhead::policy::tenant::Warmup;
+    use bulkhead::policy::warmup::{Plan, day_of};
+    use bulkhead::store::directory::Directory;
+
+    let _others = GAUGE.read().await;
+    let office = Office::with_acme().await;
+    let show = |tenant: &str| Request::WarmupShow { tenant: Some(tenant.parse().unwrap()), stream: None, after: None };
+    let Ok(Response::Warmups(none)) = office.ask(show("acme")).await else { panic!() };
+    assert_eq!(none, []);
+    assert!(matches!(office.ask(show("acne")).await, Err(CommandError::NoTenant { near: Some(_), .. })));
+
+    let warmup = Warmup { start: "2026-01-01".into(), first_day: 100, days: 4, target: 800 };
+    let plan = Plan::of(&warmup).unwrap();
+    let mut tenant = declared().tenants.remove(0).tenant;
+    tenant.streams.values_mut().for_each(|stream| stream.warmup = Some(warmup.clone()));
+    office.desk.directory.store(Arc::new(Directory::new([tenant], [])));
+    let shown = async || {
+        let Ok(Response::Warmups(mut ladders)) = office.ask(show("acme")).await else { panic!() };
+        ladders.remove(0)
+    };
+    let first = shown().await;
+    assert_eq!((first.step, first.cap, first.sent_today, first.is_ahead), (1, Some(100), 0, false));
+    assert_eq!(first.plan.iter().map(|day| day.cap).collect::<Vec<_>>(), [100, 200, 400, 800]);
+    let position = bulkhead::policy::warmup::Position { step: 2, ..plan.begin(day_of(office.desk.clock.now())) };
+    let mut batch = Batch::new();
+    let key = Key::ladder(&acme(), &"main".parse().unwrap());
+    batch.put(key, If::Any, bulkhead::store::record::seal(&position));
+    office.store.commit(batch).await.unwrap();
+    let third = shown().await;
+    assert_eq!((third.step, third.cap), (3, Some(400)));
+    assert_eq!(third.plan.iter().map(|day| day.day.is_some()).collect::<Vec<_>>(), [false, false, true, true]);
+}

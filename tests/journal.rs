@@ -260,6 +260,19 @@ impl Scene {
         journal::report_lost(self.message, tenant, "failed", text);
         journal::rate_learned(14.0);
         journal::account_unknown(text);
+        journal::quota(Some(50_000.0), 40_000.0);
+        journal::quota(None, 1.0);
+        journal::quota_near(50_000.0, 40_000.0);
+        for status in [text.as_str(), "HEALTHY", "PROBATION", "SHUTDOWN"] {
+            journal::account_standing(status, true);
+            journal::account_standing(status, false);
+        }
+        journal::counts_unknown(text);
+        journal::lanes_gated(Cause::Warmup.word(), 1);
+        journal::deliveries_unseen(tenant, Some(&self.stream));
+        journal::deliveries_unseen(tenant, None);
+        journal::warmup_stepped(tenant, &self.stream, 3, 30, Some(400));
+        journal::warmup_stepped(tenant, &self.stream, 30, 30, None);
     }
 
     fn tell_of_standings(&self) {

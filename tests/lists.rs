@@ -17,7 +17,7 @@ use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::ses::{self, Credentials, SesMailer, sdk_config};
 use bulkhead::journal::Synced;
 use bulkhead::mail::{Mailbox, SesTenant, TenantId};
-use bulkhead::policy::tenant::{PausedReply, Suppression, SuppressionReason, Tenant};
+use bulkhead::policy::tenant::{PausedReply, Standing, Suppression, SuppressionReason, Tenant};
 use bulkhead::sandbox::lists::Lists;
 use bulkhead::sandbox::{self, Sandbox, SesTenantResources};
 use bulkhead::secret::Secret;

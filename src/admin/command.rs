@@ -22,7 +22,8 @@ use super::view::{
     AuditPage, CredentialView, Discarded, HeldPage, HeldView, Issued, Retried, Revoked, Status, SuppressionView,
     TenantRow, TenantView, Unsuppressed, Verified,
 };
-use super::{audit, credentials, outbox, suppressions, tenants, verify};
+use super::warmup::WarmupView;
+use super::{audit, credentials, outbox, suppressions, tenants, verify, warmup};
 use crate::ingest::Applier;
 use crate::journal;
 use crate::mail::{Mailbox, MessageId, StreamId, TenantId, Username};
@@ -254,6 +255,15 @@ pub enum Request {
         /// Only those behind this one.
         after: Option<Place>,
     },
+    /// Warm-up ladders in the order of their tenants and streams.
+    WarmupShow {
+        /// Only this tenant's.
+        tenant: Option<TenantId>,
+        /// Only those of streams of this name.
+        stream: Option<StreamId>,
+        /// Only those after this one.
+        after: Option<(TenantId, StreamId)>,
+    },
     /// Checks a page of the store and of the outbox's files.
     StoreVerify {
         /// Where the page before ended.
@@ -364,6 +374,8 @@ pub enum Response {
     Discarded(Discarded),
     /// To `AuditList`.
     Audit(AuditPage),
+    /// To `WarmupShow`; full pages have more behind them.
+    Warmups(Vec<WarmupView>),
     /// To `StoreVerify`.
     Verified(Verified),
 }
@@ -598,6 +610,9 @@ pub async fn perform(desk: &Desk, request: Request, actor: &str) -> Result<Respo
             outbox::discard(desk, selection, (after, until), &reason, actor).await
         }
         Request::AuditList { tenant, since, after } => audit::list(desk, tenant, since, after).await,
+        Request::WarmupShow { tenant, stream, after } => {
+            warmup::show(desk, tenant.as_ref(), stream.as_ref(), after.as_ref()).await
+        }
         Request::StoreVerify { after } => verify::page(desk, after.as_deref()).await,
     }
 }
@@ -615,6 +630,7 @@ impl Request {
             | Self::OutboxList { .. }
             | Self::OutboxShow { .. }
             | Self::AuditList { .. }
+            | Self::WarmupShow { .. }
             | Self::StoreVerify { .. } => false,
             Self::TenantPause { .. }
             | Self::TenantResume { .. }

@@ -224,6 +224,9 @@ const GAUGES: &[(&str, &str)] = &[
     ("bulkhead_send_rate", "Recipients a second that SES takes, as it says"),
     ("bulkhead_announcements_pending", "Announcements that somebody is still to be told of"),
     ("bulkhead_webhook_enabled", "1 while announcements are offered to the webhook, 0 once it has answered 410"),
+    ("bulkhead_quota_recipients", "Recipients in 24 hours that SES takes, as it says; 0: no limit is known"),
+    ("bulkhead_quota_used_recipients", "Recipients that SES took in the last 24 hours, as it says"),
+    ("bulkhead_outbox_lanes_waiting", "Streams with messages held that wait for a limit, by which"),
 ];
 
 const HISTOGRAMS: &[(&str, &str)] = &[

@@ -17,6 +17,7 @@ mod suppressions;
 mod tenants;
 mod verify;
 pub mod view;
+pub mod warmup;
 
 pub use command::{Desk, Request, Response, perform};
 pub use control::{Client, Control};

@@ -21,6 +21,7 @@ mod store;
 mod suppression;
 mod tenant;
 mod value;
+mod warmup;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,9 @@ enum Command {
     /// Look at who changed what, when and why
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Show warm-up ladders
+    #[command(subcommand)]
+    Warmup(warmup::Warmup),
     /// Check the store and the outbox's files, and make the outbox's rows anew
     #[command(subcommand)]
     Store(store::Store),
@@ -159,6 +163,7 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Suppression(suppression) => suppression.run(context),
         Command::Outbox(outbox) => outbox.run(context),
         Command::Audit(audit) => audit.run(context),
+        Command::Warmup(warmup) => warmup.run(context),
         Command::Store(store) => store.run(context),
         Command::SendTest(send_test) => send_test.run(context),
         Command::Events(events) => events.run(context),

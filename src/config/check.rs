@@ -374,8 +374,9 @@ impl Settings {
 
     /// What there is to know about tenants under these settings: what they ask for and do not get.
     pub fn notes_on(&self, tenants: &Declared) -> Vec<Note> {
+        let mut notes = self.note_on_exposure(tenants);
         if self.notify.from.is_some() {
-            return Vec::new();
+            return notes;
         }
         let file = self.tenants_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
         let asked = tenants.tenants.iter().flat_map(|declared| {
@@ -388,9 +389,22 @@ impl Settings {
             key: format!("tenant.{tenant}.stream.{stream}.dsn"),
             what: "is true, but the settings have no [notify]: no delivery status notification is sent".into(),
         };
-        let mut notes: Vec<Note> = asked.map(note).collect();
+        notes.extend(asked.map(note));
         notes.sort();
         notes
+    }
+
+    /// That the exposure windows have nothing to open by but the horizon.
+    fn note_on_exposure(&self, tenants: &Declared) -> Vec<Note> {
+        let streams = tenants.tenants.iter().flat_map(|declared| declared.tenant.streams.values());
+        let exposed = streams.filter(|stream| stream.exposure).count();
+        if self.events.queue_url.is_some() || exposed == 0 {
+            return Vec::new();
+        }
+        let what = format!(
+            "is not set: no outcome is heard of, and the exposure windows of {exposed} streams open by exposure.horizon_seconds alone; exposure = false in a stream's declaration turns its window off"
+        );
+        vec![self.place("events.queue_url").note("events.queue_url", what)]
     }
 }
 

@@ -565,8 +565,6 @@ mod tests {
             keys,
             [
                 (Some(6), "tenant.acme.enforce"),
-                (Some(14), "tenant.acme.stream.news.rate_per_second"),
-                (Some(15), "tenant.acme.stream.news.warmup"),
                 (Some(38), "tenant.globex.senders"),
                 (Some(39), "tenant.globex.ses_tenant"),
             ]

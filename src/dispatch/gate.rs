@@ -442,8 +442,8 @@ impl Gates {
     }
 
     /// How a lane's window stands; `None` where none is in force.
-    pub fn view(&self, lane: &Lane, at: Timestamp) -> Option<exposure::View> {
-        self.lanes.get(lane).filter(|gate| gate.terms.is_bound).map(|gate| gate.exposure.view(at))
+    pub fn view(&mut self, lane: &Lane, at: Timestamp) -> Option<exposure::View> {
+        self.lanes.get_mut(lane).filter(|gate| gate.terms.is_bound).map(|gate| gate.exposure.view(at))
     }
 
     /// The lanes on a ladder that have not come to `today`, or whose position is not on the disk: each with
@@ -485,5 +485,220 @@ impl Gate {
         if self.terms.is_bound && !std::mem::replace(&mut self.is_listed, true) {
             unkept.push(lane.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        // Half an hour before midnight.
+        Timestamp::from_millis(1_777_075_200_000 + 84_600_000 + millis)
+    }
+
+    fn lane(stream: &str) -> Lane {
+        Lane { tenant: "acme".parse().unwrap(), stream: Some(stream.parse().unwrap()) }
+    }
+
+    fn terms() -> Terms {
+        Terms {
+            kind: StreamKind::Marketing,
+            rate: None,
+            is_slowed: false,
+            daily: None,
+            tenant_rate: None,
+            tenant_daily: None,
+            warmup: None,
+            is_bound: false,
+            standing: Standing::default(),
+            warn: 0.02,
+        }
+    }
+
+    fn gates(of: &[(&str, Terms)], now: Instant) -> Gates {
+        let mut gates = Gates::new(exposure::Rules::default(), Some(100.0));
+        for (stream, terms) in of {
+            gates.change(&lane(stream), terms.clone(), now, at(0));
+            gates.recall(&lane(stream), Past::default(), at(0));
+        }
+        gates
+    }
+
+    fn pass(gates: &mut Gates, stream: &str, recipients: u32, moment: Moment) -> Result<(), Shut> {
+        let lane = lane(stream);
+        gates.peek(&lane, StreamKind::Marketing, recipients, moment)?;
+        gates.reserve(&lane, recipients, moment.0);
+        gates.taken(&lane, recipients, recipients, moment.1, moment.1);
+        Ok(())
+    }
+
+    #[test]
+    fn each_gate_says_its_name_and_when_to_look_again() {
+        let now = Instant::now();
+        let midnight = Some(now + Duration::from_secs(1800));
+        let second = Some(now + Duration::from_secs(1));
+        let plan =
+            Plan::of(&crate::policy::tenant::Warmup { start: "2026-01-01".into(), first_day: 1, days: 9, target: 9 });
+        for (terms, cause, until) in [
+            (Terms { daily: Some(1), ..terms() }, Cause::DailyCap, midnight),
+            (Terms { tenant_daily: Some(1), ..terms() }, Cause::DailyCap, midnight),
+            (Terms { warmup: plan, ..terms() }, Cause::Warmup, midnight),
+            (Terms { rate: Some(1.0), ..terms() }, Cause::StreamRate, second),
+            (Terms { rate: Some(2.0), is_slowed: true, ..terms() }, Cause::StreamRate, second),
+            (Terms { tenant_rate: Some(1.0), ..terms() }, Cause::TenantRate, second),
+        ] {
+            let mut gates = gates(&[("news", terms)], now);
+            assert_eq!(pass(&mut gates, "news", 1, (now, at(0))), Ok(()), "{cause:?}");
+            assert_eq!(pass(&mut gates, "news", 1, (now, at(0))), Err(Shut { cause, until }));
+            let later = until.unwrap();
+            let moment = (later, at(u64::try_from((later - now).as_millis()).unwrap()));
+            assert_eq!(pass(&mut gates, "news", 1, moment), Ok(()), "{cause:?}");
+        }
+        let mut bound = gates(&[("news", Terms { is_bound: true, ..terms() })], now);
+        assert_eq!(pass(&mut bound, "news", 100, (now, at(0))), Ok(()));
+        let horizon = Some(now + Duration::from_secs(601));
+        let shut = Shut { cause: Cause::ExposureWindow, until: horizon };
+        assert_eq!(pass(&mut bound, "news", 1, (now, at(0))), Err(shut));
+        assert!(bound.outcome(&lane("news"), at(0), 1, OutcomeKind::Delivered, at(1)));
+        assert_eq!(pass(&mut bound, "news", 1, (now, at(1))), Ok(()));
+    }
+
+    #[test]
+    fn a_tenants_gates_are_over_its_lanes_and_anothers_are_not() {
+        let now = Instant::now();
+        let terms = Terms { tenant_daily: Some(10), ..terms() };
+        let mut gates = gates(&[("news", terms.clone()), ("main", terms)], now);
+        assert_eq!(pass(&mut gates, "news", 6, (now, at(0))), Ok(()));
+        assert!(pass(&mut gates, "main", 5, (now, at(0))).is_err());
+        assert_eq!(pass(&mut gates, "main", 4, (now, at(0))), Ok(()));
+        let other = Lane { tenant: "globex".parse().unwrap(), stream: None };
+        assert_eq!(gates.peek(&other, StreamKind::Marketing, 1000, (now, at(0))), Ok(()));
+        assert!(!gates.knows(&lane("gone")) && gates.knows(&other));
+    }
+
+    #[test]
+    fn what_is_larger_than_a_day_goes_when_nothing_else_has() {
+        let now = Instant::now();
+        let mut gates = gates(&[("news", Terms { daily: Some(10), ..terms() })], now);
+        assert_eq!(pass(&mut gates, "news", 50, (now, at(0))), Ok(()));
+        assert!(pass(&mut gates, "news", 1, (now, at(0))).is_err());
+        let tomorrow = (now + Duration::from_secs(1800), at(1_800_000));
+        assert_eq!(pass(&mut gates, "news", 1, tomorrow), Ok(()));
+        assert!(pass(&mut gates, "news", 50, tomorrow).is_err());
+    }
+
+    #[test]
+    fn the_day_before_the_start_counts() {
+        let now = Instant::now();
+        let mut gates = Gates::new(exposure::Rules::default(), None);
+        gates.change(&lane("news"), Terms { daily: Some(100), tenant_daily: Some(150), ..terms() }, now, at(0));
+        gates.change(&lane("main"), Terms { tenant_daily: Some(150), ..terms() }, now, at(0));
+        for (stream, today) in [("news", 90), ("main", 40)] {
+            for _ in 0..2 {
+                gates.recall(&lane(stream), Past { today, ..Past::default() }, at(0));
+            }
+        }
+        assert!(pass(&mut gates, "news", 11, (now, at(0))).is_err());
+        assert_eq!(pass(&mut gates, "news", 10, (now, at(0))), Ok(()));
+        assert!(pass(&mut gates, "main", 11, (now, at(0))).is_err());
+        assert_eq!(pass(&mut gates, "main", 10, (now, at(0))), Ok(()));
+    }
+
+    #[test]
+    fn the_quota_keeps_its_last_part_for_transactional_mail() {
+        let now = Instant::now();
+        let mut gates = gates(&[("news", terms())], now);
+        let (news, moment) = (lane("news"), (now, at(0)));
+        gates.change_quota(Quota { most: Some(100.0), sent: 80.0, reserve: 0.05, is_shut: false });
+        assert_eq!(pass(&mut gates, "news", 15, moment), Ok(()));
+        let spent = Err(Shut { cause: Cause::DailyQuota, until: None });
+        assert_eq!(gates.peek(&news, StreamKind::Bulk, 1, moment), spent);
+        assert_eq!(gates.peek(&news, StreamKind::Transactional, 5, moment), Ok(()));
+        assert_eq!(gates.peek(&news, StreamKind::Transactional, 6, moment), spent);
+        assert_eq!(gates.left(), Some(5.0));
+        gates.change_quota(Quota { is_shut: true, ..Quota::default() });
+        let shut = Err(Shut { cause: Cause::AccountPaused, until: None });
+        assert_eq!(gates.peek(&news, StreamKind::Transactional, 1, moment), shut);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Deed {
+        Pass(u64),
+        Offer(usize, u32),
+        /// So many of ten parts of the oldest offer are taken, the rest comes back.
+        End(u32),
+    }
+
+    /// Whatever is offered and however it ends: no cap is passed, and nothing stays reserved.
+    #[test]
+    fn no_cap_is_passed_and_nothing_stays_reserved() {
+        let deep = std::cell::Cell::new((0_u32, 0_u32));
+        let config = Config { cases: 300, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+        let deed = prop_oneof![
+            3 => (0..400_000_u64).prop_map(Deed::Pass),
+            6 => (0..2_usize, 1..=20_u32).prop_map(|(of, n)| Deed::Offer(of, n)),
+            5 => (0..=10_u32).prop_map(Deed::End),
+        ];
+        runner
+            .run(&prop::collection::vec(deed, 1..150), |deeds| {
+                let begun = Instant::now();
+                let streams = ["news", "main"];
+                let terms = Terms { daily: Some(100), tenant_daily: Some(150), is_bound: true, ..terms() };
+                let mut gates = gates(&[("news", terms.clone()), ("main", terms)], begun);
+                let (mut millis, mut offers) = (0, std::collections::VecDeque::new());
+                for deed in deeds {
+                    let moment = (begun + Duration::from_millis(millis), at(millis));
+                    match deed {
+                        Deed::Pass(more) => millis += more,
+                        Deed::Offer(of, recipients) => {
+                            let lane = lane(streams[of]);
+                            let (mut offered, mut shut) = deep.get();
+                            if gates.peek(&lane, StreamKind::Marketing, recipients, moment).is_ok() {
+                                gates.reserve(&lane, recipients, moment.0);
+                                offers.push_back((lane, recipients));
+                                offered += 1;
+                            } else {
+                                shut += 1;
+                            }
+                            deep.set((offered, shut));
+                        }
+                        Deed::End(tenths) => {
+                            let Some((lane, recipients)) = offers.pop_front() else { continue };
+                            let taken = recipients * tenths / 10;
+                            gates.taken(&lane, taken, taken, moment.1, moment.1);
+                            gates.give_back(&lane, recipients - taken);
+                        }
+                    }
+                    for gate in gates.lanes.values() {
+                        prop_assert!(
+                            gate.day.taken + gate.day.reserved <= 100 + 20,
+                            "but for what midnight found on its way"
+                        );
+                        let view = gate.exposure.clone().view(at(millis));
+                        prop_assert!(view.outstanding + view.reserved <= view.window.unwrap());
+                    }
+                    let shared = &gates.tenants[&lane("news").tenant];
+                    prop_assert!(shared.day.taken <= 150 + 20);
+                }
+                for (lane, recipients) in offers {
+                    gates.give_back(&lane, recipients);
+                }
+                let left = gates
+                    .lanes
+                    .values()
+                    .map(|gate| gate.day.reserved + gate.exposure.clone().view(at(millis)).reserved);
+                prop_assert_eq!(left.sum::<u64>() + gates.account.reserved, 0);
+                Ok(())
+            })
+            .unwrap();
+        let (offered, shut) = deep.get();
+        assert!(offered > 3000 && shut > 1000, "{offered} {shut}");
     }
 }

@@ -22,6 +22,7 @@
 //! The drain ([`Dispatch::hurry`], then the end of [`Dispatch::run`]): nothing more is leased; who
 //! still waits for SES is held; calls under way have until the end, and are unknown after it.
 
+mod account;
 pub mod alarm;
 pub mod board;
 pub mod breaker;
@@ -45,14 +46,13 @@ pub mod waits;
 use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::journal;
 use crate::mail::{ConfigurationSet, Mailbox, Receipt};
@@ -68,6 +68,7 @@ use crate::store::tally::Tally;
 use crate::time::Clock;
 use crate::upstream::Mailer;
 
+pub use account::AccountNews;
 pub use alarm::words;
 pub use board::{Hold, Standing};
 pub use handover::{HandedOver, How};
@@ -88,10 +89,6 @@ const UPKEEP: Duration = Duration::from_secs(2);
 /// How often the outbox notes that its rows are the newest, so that a copy of the store made before is
 /// known for an older one.
 const RENEWAL: Duration = Duration::from_secs(3600);
-/// How often SES is asked what the account may send.
-const ACCOUNT: Duration = Duration::from_secs(60);
-/// How long the first answer to that is waited for where mail is held already.
-const FIRST_ACCOUNT: Duration = Duration::from_secs(5);
 /// Most messages given up in one go.
 const EXPIRIES: usize = 100;
 /// Octets a place stands for.
@@ -206,6 +203,8 @@ pub struct Dispatch {
     notices: report::Notices,
     /// Nothing could be held when that was last looked at.
     failed: AtomicBool,
+    /// Who hears how SES sees the account.
+    account_news: OnceLock<Box<dyn Fn(AccountNews) + Send + Sync>>,
     /// The past of some lanes could not be read.
     unrecalled: AtomicBool,
     /// The board has changed.
@@ -259,6 +258,7 @@ impl Dispatch {
             alarms: alarm::Alarms::default(),
             notices: report::Notices::default(),
             failed: AtomicBool::new(false),
+            account_news: OnceLock::new(),
             unrecalled: AtomicBool::new(false),
             news: Notify::new(),
             tasks: TaskTracker::new(),
@@ -314,10 +314,11 @@ impl Dispatch {
     /// Sends what is held until `drain`, and lets attempts under way go on until `end`; then waits up to
     /// `grace` for the last of them. Gives how many were cut off.
     pub async fn run(self: Arc<Self>, drain: CancellationToken, end: CancellationToken, grace: Duration) -> usize {
-        let account = self.know_rate(drain.clone()).await;
+        // Whoever stops this stops these with it.
+        let account = AbortOnDropHandle::new(self.know_account(drain.clone()).await);
         let mut directory = self.means.directory.load_full();
         self.follow_directory(&directory).await;
-        let keeping = tokio::spawn(Arc::clone(&self).keep_windows(drain.clone()));
+        let keeping = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).keep_windows(drain.clone())));
         let all: Vec<Lane> =
             self.means.outbox.with_index(|index| index.lanes().map(|(lane, _)| lane.clone()).collect());
         self.refresh(all, &directory);
@@ -351,7 +352,8 @@ impl Dispatch {
             }
         }
         account.abort();
-        keeping.abort();
+        // It ends with the drain; a store that hangs is not waited for.
+        let _ = timeout(UPKEEP, keeping).await;
         // The relay may still hand over messages, whose calls outlive their deadline.
         end.cancelled().await;
         self.tasks.close();
@@ -523,50 +525,6 @@ impl Dispatch {
             (false, Some(fault)) => journal::outbox_failed(&fault),
             (true, None) => journal::outbox_recovered(),
             (true, Some(_)) | (false, None) => {}
-        }
-    }
-
-    /// Begins to learn how many recipients a second SES takes. Where mail is held already, the first
-    /// answer is waited for, so that a start does not begin with throttles.
-    async fn know_rate(self: &Arc<Self>, drain: CancellationToken) -> JoinHandle<()> {
-        let (first, answered) = oneshot::channel();
-        let learning = tokio::spawn(Arc::clone(self).learn_rate(first, drain));
-        if self.means.outbox.backlog().messages > 0 {
-            let _ = timeout(FIRST_ACCOUNT, answered).await;
-        }
-        learning
-    }
-
-    /// Learns from SES how many recipients a second it takes, unless a setting says it.
-    async fn learn_rate(self: Arc<Self>, first: oneshot::Sender<()>, drain: CancellationToken) {
-        if self.options.max_send_rate.is_some() {
-            return;
-        }
-        let (mut known, mut told, mut first) = (None, false, Some(first));
-        loop {
-            match self.means.mailer.account().await {
-                Ok(account) if account.max_send_rate > 0.0 => {
-                    if known != Some(account.max_send_rate) {
-                        known = Some(account.max_send_rate);
-                        journal::rate_learned(account.max_send_rate);
-                        self.board().change_rate(known, self.means.clock.instant());
-                        self.news.notify_one();
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    if !std::mem::replace(&mut told, true) {
-                        journal::account_unknown(&error);
-                    }
-                }
-            }
-            if let Some(first) = first.take() {
-                // Nobody may wait for it any more.
-                let _ = first.send(());
-            }
-            if timeout(ACCOUNT, drain.cancelled()).await.is_ok() {
-                return;
-            }
         }
     }
 

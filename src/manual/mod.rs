@@ -46,6 +46,10 @@ pub mod watch {}
 #[doc = include_str!("suppression.md")]
 pub mod suppression {}
 
+/// How much may leave when: rates, shares, days, warm-up, the exposure window.
+#[doc = include_str!("rates.md")]
+pub mod rates {}
+
 /// Every way to lose, to double or to leak a message, what prevents it, and what remains.
 #[doc = include_str!("losses.md")]
 pub mod losses {}
@@ -75,6 +79,10 @@ pub mod decisions {
     /// Settings are read by a walker of our own.
     #[doc = include_str!("decisions/settings.md")]
     pub mod settings {}
+
+    /// What is out unheard of is bounded, as TCP bounds octets.
+    #[doc = include_str!("decisions/exposure.md")]
+    pub mod exposure {}
 
     /// A suppression may be judged twice.
     #[doc = include_str!("decisions/suppression.md")]

@@ -185,6 +185,8 @@ struct Round {
     from: u64,
     /// `None`: it is not full.
     to: Option<u64>,
+    /// The last second of which it has somebody.
+    last: u64,
     sent: u64,
     open: u64,
     outcomes: u64,
@@ -206,7 +208,7 @@ impl Default for Rules {
 
 impl Round {
     fn of(from: u64) -> Self {
-        Self { from, to: None, sent: 0, open: 0, outcomes: 0, bad: 0 }
+        Self { from, to: None, last: from, sent: 0, open: 0, outcomes: 0, bad: 0 }
     }
 
     fn has(&self, second: u64) -> bool {
@@ -239,7 +241,7 @@ impl Exposure {
             buckets: VecDeque::new(),
             before: (past.outstanding, now.plus(rules.horizon)),
             early: Early::default(),
-            round: Round::of(second(now) + 1),
+            round: Round::of(second(now)),
             // Who of that round was still out is not known, so that it can only tell against the next.
             unclean: if known.bad > 0 { (known.outcomes, known.bad) } else { (0, 0) },
             unseen: 0,
@@ -307,8 +309,10 @@ impl Exposure {
         if self.round.has(second) {
             self.round.sent = self.round.sent.saturating_add(recipients);
             self.round.open = self.round.open.saturating_add(recipients);
+            // Calls end in another order than they began.
+            self.round.last = self.round.last.max(second);
             if self.round.to.is_none() && self.round.sent >= self.goal() {
-                self.round.to = Some(second);
+                self.round.to = Some(self.round.last);
             }
         }
         let early = self.early;
@@ -376,7 +380,7 @@ impl Exposure {
             self.resumed = standing.resumed;
             self.window = self.rules.start;
             self.step = Step::Good;
-            self.round = Round::of(second(now) + 1);
+            self.begin_round(now);
             self.unclean = (0, 0);
         }
         let step = standing.braked(Step::Warned).map_or(Step::Good, |brake| brake.step);
@@ -391,7 +395,7 @@ impl Exposure {
         }
         self.step = step;
         if step != before.1 {
-            self.round = Round::of(second(now) + 1);
+            self.begin_round(now);
         }
         self.good_since = standing.good_since;
         before != (self.window, self.step)
@@ -427,7 +431,8 @@ impl Exposure {
     }
 
     /// How it stands.
-    pub fn view(&self, now: Timestamp) -> View {
+    pub fn view(&mut self, now: Timestamp) -> View {
+        self.roll(now);
         View {
             window: (!self.is_open(now)).then_some(self.window),
             outstanding: self.outstanding,
@@ -573,7 +578,21 @@ impl Exposure {
         } else {
             self.unclean = (outcomes, bad);
         }
-        self.round = Round::of(second(now) + 1);
+        self.begin_round(now);
+    }
+
+    fn begin_round(&mut self, now: Timestamp) {
+        let from = second(now);
+        self.round = Round::of(from);
+        // Of the second that has begun some may be out already.
+        for bucket in self.buckets.iter().rev().take_while(|bucket| bucket.second >= from) {
+            self.round.sent += bucket.open;
+            self.round.open += bucket.open;
+            self.round.last = self.round.last.max(bucket.second);
+        }
+        if self.round.sent >= self.goal() {
+            self.round.to = Some(self.round.last);
+        }
     }
 
     fn is_clean(&self, outcomes: u64, bad: u64) -> bool {

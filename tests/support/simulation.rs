@@ -26,10 +26,10 @@ use bulkhead::policy::tenant::{
     FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason, Tenant,
 };
 use bulkhead::secret::Random;
-use bulkhead::store::Pending;
 use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::memory::MemoryStore;
 use bulkhead::store::tally::Tally;
+use bulkhead::store::{Pending, counters};
 use bulkhead::time::{Clock, Timestamp};
 use bulkhead::upstream::{Account, Call, Mailer, Outcome, Paused, Retry};
 use bytes::Bytes;
@@ -195,12 +195,23 @@ pub struct Terms {
     pub daily: Option<u64>,
     /// Least and most of an answer's latency; one in twenty takes up to ten times as long.
     pub latency: (Millis, Millis),
+    /// GetAccount tells of `daily` and what was sent of it.
+    pub tells_quota: bool,
+    /// What it says of the account's standing.
+    pub enforcement: &'static str,
     pub faults: Vec<Fault>,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { rate: 20.0, daily: None, latency: (40, 160), faults: Vec::new() }
+        Self {
+            rate: 20.0,
+            daily: None,
+            latency: (40, 160),
+            tells_quota: false,
+            enforcement: "HEALTHY",
+            faults: Vec::new(),
+        }
     }
 }
 
@@ -390,14 +401,19 @@ impl Mailer for Ses {
     }
 
     fn account(&self) -> Pending<'_, Result<Account, String>> {
-        let rate = self.state.lock().unwrap().terms.rate;
+        let state = self.state.lock().unwrap();
+        let (rate, enforcement) = (state.terms.rate, state.terms.enforcement);
+        let daily = state.terms.daily.filter(|_| state.terms.tells_quota);
+        let minute = self.clock.millis() / MINUTE;
+        let within = state.sent.iter().filter(|(sent, _)| sent + 24 * 60 > minute);
+        let sent: u64 = within.map(|(_, recipients)| recipients).sum();
         Box::pin(std::future::ready(Ok(Account {
             max_send_rate: rate,
-            max_24_hour_send: -1.0,
-            sent_last_24_hours: 0.0,
+            max_24_hour_send: daily.map_or(-1.0, |daily| daily as f64),
+            sent_last_24_hours: sent as f64,
             sending_enabled: true,
             production_access: true,
-            enforcement_status: "HEALTHY".into(),
+            enforcement_status: enforcement.into(),
         })))
     }
 }
@@ -574,6 +590,25 @@ impl World {
         self.clock.millis()
     }
 
+    /// Writes what SES took into the counters, as the applier does every second.
+    pub async fn count(&self) {
+        let (store, directory) = (Arc::clone(&self.store) as _, Arc::clone(&self.directory));
+        let applier = bulkhead::ingest::Applier::new(store, directory, Arc::clone(&self.clock) as _, "node".into());
+        assert_eq!(applier.count(self.tally.take()).await, []);
+    }
+
+    /// Adds bounces to the counters, in the hour that has begun.
+    pub async fn bounce(&self, tenant: &str, stream: &str, bounced: u64) {
+        let lane = lane(tenant, stream);
+        let cohort = bulkhead::policy::tenant::Cohort::of(self.clock.now().hour());
+        let row = counters::Row { tenant: lane.tenant, stream: lane.stream.unwrap(), cohort };
+        let (mut counts, condition) = counters::read(&*self.store, &row, "node").await.unwrap();
+        counts.bounced += bounced;
+        let mut batch = bulkhead::store::Batch::new();
+        counters::write(&mut batch, &row, "node", condition, &counts);
+        bulkhead::store::Store::commit(&*self.store, batch).await.unwrap();
+    }
+
     /// Waits until a moment of the story.
     pub async fn at(&self, moment: Millis) {
         sleep(Duration::from_millis(moment.saturating_sub(self.now()))).await;
@@ -696,6 +731,11 @@ impl Life {
         self.begin_stop().await.unwrap()
     }
 
+    /// The process is gone: nothing is finished or written any more.
+    pub fn kill(self) {
+        self.task.abort();
+    }
+
     /// The end begins; who waits for SES is held.
     pub fn begin_stop(self) -> JoinHandle<usize> {
         self.dispatch.hurry();
@@ -772,7 +812,7 @@ struct Told {
     lines: Vec<(Millis, serde_json::Value)>,
 }
 
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 14] = [
     "breaker_opened",
     "breaker_closed",
     "upstream_alarm",
@@ -783,6 +823,10 @@ const KEPT: [&str; 10] = [
     "rate_learned",
     "outbox_deferred",
     "outcome_unknown",
+    "quota_near",
+    "account_standing",
+    "warmup_stepped",
+    "deliveries_unseen",
 ];
 
 impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {

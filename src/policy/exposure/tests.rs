@@ -1,3 +1,5 @@
+//! The window by its rules, by campaigns in seconds, and by whatever comes in any order.
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -471,6 +473,9 @@ fn what_is_out_stays_within_the_window() {
                 let open: u64 = exposure.buckets.iter().map(|bucket| bucket.open).sum();
                 prop_assert_eq!(exposure.outstanding, open + exposure.before.0, "the sum is that of its parts");
                 prop_assert_eq!(exposure.reserved, offered);
+                let of_round = exposure.buckets.iter().filter(|bucket| exposure.round.has(bucket.second));
+                prop_assert_eq!(exposure.round.open, of_round.map(|bucket| bucket.open).sum::<u64>());
+                prop_assert!(exposure.round.sent >= exposure.round.open);
                 prop_assert!(exposure.buckets.len() <= 602 && exposure.window > 0);
                 prop_assert!(exposure.buckets.iter().is_sorted_by_key(|bucket| bucket.second));
                 if exposure.window > before.window {

@@ -1,0 +1,141 @@
+//! What SES says of the account: its rate, its quota of 24 hours, and whether it may send at all; asked
+//! every minute, for SES allows it once a second.
+//!
+//! Promises: a setting overrides what SES says of rate and quota, never what it says of standing. What is
+//! told is told once a change. A quota nobody has confirmed for [`STALE`] is none: SES then keeps it by
+//! itself.
+//! What can go wrong: our role may not ask. That is told once; then nothing is known but SES's refusals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::Dispatch;
+use super::gate::Quota;
+use crate::journal;
+use crate::upstream::Account;
+
+/// How often SES is asked what the account may send.
+const EVERY: Duration = Duration::from_secs(60);
+/// How long the first answer to that is waited for where mail is held already.
+const FIRST: Duration = Duration::from_secs(5);
+/// Questions in a row without an answer after which the last one says nothing any more.
+pub const STALE: u32 = 10;
+/// The part of the quota whose use is told of, and the part below which it may be told of again.
+const NEAR: (f64, f64) = (0.80, 0.75);
+
+/// A change of how SES sees the account.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AccountNews {
+    /// `HEALTHY`, `PROBATION`, `SHUTDOWN`; empty if SES says nothing.
+    pub enforcement_status: String,
+    /// False: the account's sending is paused.
+    pub sending_enabled: bool,
+}
+
+/// What has been told of the account.
+#[derive(Debug)]
+struct Told {
+    rate: Option<f64>,
+    standing: AccountNews,
+    is_near: bool,
+    is_unknown: bool,
+    misses: u32,
+}
+
+impl Dispatch {
+    /// Whoever wants to hear of changes of how SES sees the account. The first call counts.
+    pub fn tell_account_news(&self, tell: Box<dyn Fn(AccountNews) + Send + Sync>) {
+        let _ = self.account_news.set(tell);
+    }
+
+    /// Begins to learn what SES takes. Where mail is held already, the first answer is waited for, so that
+    /// a start does not begin with throttles.
+    pub(super) async fn know_account(self: &Arc<Self>, drain: CancellationToken) -> JoinHandle<()> {
+        let (first, answered) = oneshot::channel();
+        let learning = tokio::spawn(Arc::clone(self).learn_account(first, drain));
+        if self.means.outbox.backlog().messages > 0 {
+            let _ = timeout(FIRST, answered).await;
+        }
+        learning
+    }
+
+    async fn learn_account(self: Arc<Self>, first: oneshot::Sender<()>, drain: CancellationToken) {
+        let mut first = Some(first);
+        let standing = AccountNews { enforcement_status: String::new(), sending_enabled: true };
+        let mut told = Told { rate: None, standing, is_near: false, is_unknown: false, misses: 0 };
+        loop {
+            match self.means.mailer.account().await {
+                Ok(account) => self.note_account(&account, &mut told),
+                Err(error) => self.miss_account(&error, &mut told),
+            }
+            if let Some(first) = first.take() {
+                // Nobody may wait for it any more.
+                let _ = first.send(());
+            }
+            if timeout(EVERY, drain.cancelled()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn note_account(&self, account: &Account, told: &mut Told) {
+        told.misses = 0;
+        if self.options.max_send_rate.is_none()
+            && account.max_send_rate > 0.0
+            && told.rate != Some(account.max_send_rate)
+        {
+            told.rate = Some(account.max_send_rate);
+            journal::rate_learned(account.max_send_rate);
+            self.board().change_rate(told.rate, self.means.clock.instant());
+        }
+        // SES says -1 where there is no limit.
+        let most = self.options.max_24_hour_send.unwrap_or(account.max_24_hour_send);
+        let most = (most >= 0.0).then_some(most);
+        let sent = account.sent_last_24_hours.max(0.0);
+        let news = AccountNews {
+            enforcement_status: account.enforcement_status.clone(),
+            sending_enabled: account.sending_enabled,
+        };
+        let is_shut = !news.sending_enabled || news.enforcement_status == "SHUTDOWN";
+        let quota = Quota { most, sent, reserve: self.options.quota_reserve, is_shut };
+        self.board().gates.change_quota(quota);
+        journal::quota(most, sent);
+        if let Some(most) = most.filter(|most| *most > 0.0) {
+            let used = sent / most;
+            if used >= NEAR.0 && !told.is_near {
+                journal::quota_near(most, sent);
+            }
+            told.is_near = used >= NEAR.0 || told.is_near && used >= NEAR.1;
+        }
+        let is_first_and_well = told.standing.enforcement_status.is_empty()
+            && news.sending_enabled
+            && matches!(news.enforcement_status.as_str(), "" | "HEALTHY");
+        if told.standing != news {
+            if !is_first_and_well || !told.standing.sending_enabled {
+                journal::account_standing(&news.enforcement_status, news.sending_enabled);
+                if let Some(tell) = self.account_news.get() {
+                    tell(news.clone());
+                }
+            }
+            told.standing = news;
+        }
+        self.unpark_gated();
+        self.news.notify_one();
+    }
+
+    fn miss_account(&self, error: &str, told: &mut Told) {
+        told.misses = told.misses.saturating_add(1);
+        if !std::mem::replace(&mut told.is_unknown, true) {
+            journal::account_unknown(error);
+        }
+        if told.misses == STALE {
+            self.board().gates.change_quota(Quota::default());
+            self.unpark_gated();
+        }
+    }
+}
