@@ -501,6 +501,8 @@ pub struct Contributor {
 pub struct AccountJudged {
     /// Why, if the account is over one of its lines: the figures are the account's.
     pub charge: Option<Charge>,
+    /// The same of every line that it is over.
+    pub charges: Vec<Charge>,
     /// The places of the worst contributors, each with its share of the bad events, the largest first:
     /// without them the rest is under the line.
     pub worst: Vec<(usize, f64)>,
@@ -512,7 +514,7 @@ pub fn judge_account(contributors: &[Contributor], rules: &Rules) -> AccountJudg
     let mut sum = Windows::default();
     contributors.iter().for_each(|one| sum += one.windows);
     let lines = [(Offence::Bounce, rules.account_bounce), (Offence::Complaint, rules.account_complaint)];
-    let mut found = AccountJudged { charge: None, worst: Vec::new() };
+    let mut found = AccountJudged { charge: None, charges: Vec::new(), worst: Vec::new() };
     for (offence, line) in lines {
         for span in Span::ALL {
             let figures = span.of(&sum);
@@ -524,6 +526,7 @@ pub fn judge_account(contributors: &[Contributor], rules: &Rules) -> AccountJudg
             }
             let charge = Charge { rule: Rule::Account, offence, span, bad, accepted, limit: line };
             found.charge.get_or_insert(charge);
+            found.charges.push(charge);
             let excess = |one: &Contributor| {
                 let figures = span.of(&one.windows);
                 offence.of(&figures) as f64 - line * figures.accepted as f64
@@ -587,14 +590,32 @@ fn later(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> 
 /// the first such hour after `now`; at the latest when the week is over.
 pub fn clears(history: &History, step: Step, now: Hour, judge: impl Fn(&Windows) -> Step) -> Timestamp {
     let mut ahead = history.clone();
-    for hours in 1..=WEEK + 1 {
-        let hour = Hour(now.0.saturating_add(hours));
+    first_hour(now, |hour| {
         ahead.roll(hour);
-        if judge(&ahead.windows()) < step {
-            return begin_of(hour);
-        }
-    }
-    begin_of(Hour(now.0.saturating_add(WEEK + 1)))
+        judge(&ahead.windows()) < step
+    })
+}
+
+/// The same of a tenant's sum, which is judged by `all` its streams and the `transactional` ones.
+pub fn clears_of_tenant(
+    all: &History,
+    transactional: &History,
+    step: Step,
+    now: Hour,
+    judge: impl Fn(&Windows, &Windows) -> Step,
+) -> Timestamp {
+    let (mut all, mut transactional) = (all.clone(), transactional.clone());
+    first_hour(now, |hour| {
+        all.roll(hour);
+        transactional.roll(hour);
+        judge(&all.windows(), &transactional.windows()) < step
+    })
+}
+
+fn first_hour(now: Hour, mut is_better: impl FnMut(Hour) -> bool) -> Timestamp {
+    let last = Hour(now.0.saturating_add(WEEK + 1));
+    let mut hours = (1..=WEEK).map(|hours| Hour(now.0.saturating_add(hours)));
+    begin_of(hours.find(|hour| is_better(*hour)).unwrap_or(last))
 }
 
 /// How many more bad events, of the recipients there are, take a stream to a worse step; `None` where
@@ -642,3 +663,6 @@ pub fn hours_of(span: Span) -> u32 {
         Span::Week => WEEK,
     }
 }
+
+#[cfg(test)]
+mod tests;
