@@ -277,6 +277,11 @@ impl Lines {
 }
 
 impl Ceilings {
+    /// The numbers of the first warning and of the pause.
+    pub fn of(&self, offence: Offence) -> (u64, u64) {
+        (self.warn(offence), self.pause(offence))
+    }
+
     fn warn(&self, offence: Offence) -> u64 {
         match offence {
             Offence::Bounce => self.warn_bounces,
@@ -304,6 +309,14 @@ impl Step {
             Self::Slowed => "slowed",
             Self::TransactionalOnly => "transactional_only",
             Self::Paused => "paused",
+        }
+    }
+
+    /// The same for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::TransactionalOnly => "left with its transactional streams",
+            Self::Good | Self::Warned | Self::Slowed | Self::Paused => self.word(),
         }
     }
 }
@@ -519,8 +532,10 @@ pub fn judge_account(contributors: &[Contributor], rules: &Rules) -> AccountJudg
         for span in Span::ALL {
             let figures = span.of(&sum);
             let (bad, accepted) = (offence.of(&figures), figures.accepted);
-            let over =
-                |bad: u64, accepted: u64| bad > 0 && rate(bad, accepted.max(rules.account_least_recipients)) > line;
+            // One complaint of a small account is over the line already: small numbers convict nobody here either.
+            let over = |bad: u64, accepted: u64| {
+                bad >= rules.least(offence) && rate(bad, accepted.max(rules.account_least_recipients)) > line
+            };
             if !over(bad, accepted) {
                 continue;
             }

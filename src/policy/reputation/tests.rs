@@ -569,7 +569,8 @@ fn the_account_is_brought_under_its_line_by_its_worst() {
             }
             let figures = charge.span.of(&rest);
             let taken = figures.accepted.max(rules.account_least_recipients);
-            let is_under = rate(charge.offence.of(&figures), taken) <= charge.limit;
+            let bad = charge.offence.of(&figures);
+            let is_under = bad < rules.least(charge.offence) || rate(bad, taken) <= charge.limit;
             prop_assert!(is_under || !might, "{charge}: {figures:?} is over, and somebody might be paused");
             enough.set(enough.get() + u32::from(is_under));
             spared.set(spared.get() + u32::from(might));
@@ -594,6 +595,13 @@ fn the_worst_of_an_account_is_who_adds_most_not_who_has_the_highest_rate() {
     // A transactional stream is never among them, whatever it adds.
     let all = [of(100, 20, true), of(7000, 730, false), of(10_000, 250, true)];
     assert_eq!(judge_account(&all, &rules).worst.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0]);
+    // One complaint, or two, of a small account are no campaign.
+    let complained = |complained| {
+        let day = Figures { accepted: 500, bounced: 0, complained };
+        judge_account(&[Contributor { windows: Windows { day, week: day }, may_be_paused: true }], &rules)
+    };
+    assert_eq!((complained(1).worst, complained(2).charge), (Vec::new(), None));
+    assert_eq!(complained(3).worst, [(0, 1.0)]);
     // A new account of few recipients is over nothing yet.
     assert_eq!(judge_account(&[of(30, 20, true)], &rules).charge, None);
 }
