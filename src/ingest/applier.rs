@@ -32,6 +32,7 @@ use crate::policy::tenant::{Cohort, Suppression};
 use crate::secret::Random;
 use crate::store::counters::{self, Counts, Row};
 use crate::store::directory::{Current, Directory};
+use crate::store::domains::{self, Domains};
 use crate::store::ledger::{self, Share};
 use crate::store::ses_statuses::{self, Status};
 use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, record, suppressions};
@@ -74,6 +75,7 @@ pub struct Applier {
     clock: Arc<dyn Clock>,
     node: String,
     hearing: Hearing,
+    domains: Arc<Domains>,
 }
 
 /// One owned event on its way.
@@ -99,6 +101,8 @@ struct Part {
     sent: Timestamp,
     count: Option<Count>,
     suppress: Option<(Mailbox, Suppression)>,
+    /// By which domain it is counted, too: the recipient's, and where that has no row, all others'.
+    domain: Option<domains::Row>,
 }
 
 /// Parts that go into one commit.
@@ -109,6 +113,7 @@ type Group = Vec<Part>;
 struct Fold {
     rows: BTreeMap<Row, (If, Counts)>,
     entries: BTreeMap<Key, Entry>,
+    domains: BTreeMap<domains::Row, (If, Counts)>,
 }
 
 /// A suppression as it stands and as it is to be.
@@ -130,7 +135,12 @@ struct Stopped {
 impl Applier {
     /// `node` names the counter rows this one writes: not empty, without NUL.
     pub fn new(store: Arc<dyn Store>, directory: Current, clock: Arc<dyn Clock>, node: String) -> Self {
-        Self { store, directory, clock, node, hearing: Hearing::default() }
+        Self { store, directory, clock, node, hearing: Hearing::default(), domains: Arc::default() }
+    }
+
+    /// The same with another bound on the domains of a tenant's day. Appliers of one node share it.
+    pub fn with_domains(self, domains: Arc<Domains>) -> Self {
+        Self { domains, ..self }
     }
 
     /// The same, heard by whoever is there when something is applied.
@@ -230,6 +240,72 @@ impl Applier {
             }
         }
         Err((accepted.to_vec(), why))
+    }
+
+    /// Adds accepted recipients to the rows of their domains. What the store did not take comes back; what
+    /// meets a damaged row is told and given up, since it is a statistic.
+    pub async fn count_domains(&self, accepted: Vec<(domains::Row, u64)>) -> Vec<(domains::Row, u64)> {
+        let mut left = Vec::new();
+        for chunk in accepted.chunks(BATCH_ITEMS) {
+            if let Err(reason) = self.count_some_domains(chunk).await {
+                journal::events_deferred(0, &format!("accepted recipients of {} domains wait: {reason}", chunk.len()));
+                left.extend_from_slice(chunk);
+            }
+        }
+        left
+    }
+
+    async fn count_some_domains(&self, accepted: &[(domains::Row, u64)]) -> Result<(), String> {
+        for _ in 0..ATTEMPTS {
+            let mut sums: BTreeMap<domains::Row, (If, Counts)> = BTreeMap::new();
+            for (row, recipients) in accepted {
+                let found = self.domain_row(&sums, row).await.map_err(|error| error.to_string())?;
+                let Some((row, there)) = found else { continue };
+                let (_, counts) = sums.entry(row).or_insert(there);
+                *counts += Counts { accepted: *recipients, ..Counts::default() };
+            }
+            let mut batch = Batch::new();
+            for (row, (condition, counts)) in &sums {
+                domains::write(&mut batch, row, &self.node, *condition, counts);
+            }
+            match self.store.commit(batch).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict(_)) => {}
+                Err(
+                    error @ (CommitError::KeyTwice(_)
+                    | CommitError::TooMany
+                    | CommitError::TooLong(_)
+                    | CommitError::Unavailable(_)),
+                ) => return Err(error.to_string()),
+            }
+        }
+        Err("the rows kept changing".into())
+    }
+
+    /// The row in which a domain is counted, and how it stands if it is not among `there`. `None`: it is
+    /// damaged, which is told and holds up nobody.
+    async fn domain_row(
+        &self,
+        there: &BTreeMap<domains::Row, (If, Counts)>,
+        wanted: &domains::Row,
+    ) -> Result<Option<(domains::Row, (If, Counts))>, ReadError> {
+        let read = async {
+            let row = self.domains.row(&*self.store, &wanted.tenant, wanted.day, &wanted.domain).await?;
+            if let Some(known) = there.get(&row) {
+                let known = *known;
+                return Ok((row, known));
+            }
+            let (counts, condition) = domains::read(&*self.store, &row, &self.node).await?;
+            Ok((row, (condition, counts)))
+        };
+        match read.await {
+            Ok(found) => Ok(Some(found)),
+            Err(ReadError::Corrupt(key, what)) => {
+                journal::record_damaged(&key.to_string(), &what, "restore a backup; its tenant's mail goes on uncounted by this domain");
+                Ok(None)
+            }
+            Err(error @ ReadError::Unavailable(_)) => Err(error),
+        }
     }
 
     /// Commits all parts, group by group, and marks their tasks.
@@ -388,8 +464,8 @@ impl Applier {
     async fn fold(&self, group: Group, fault: &mut Option<Stopped>, now: Timestamp) -> (Fold, Group) {
         let mut fold = Fold::default();
         let mut folded = Vec::with_capacity(group.len());
-        for part in group {
-            match self.meet(&mut fold, &part, now).await {
+        for mut part in group {
+            match self.meet(&mut fold, &mut part, now).await {
                 Ok(()) => {
                     fold.add(&part);
                     folded.push(part);
@@ -401,7 +477,7 @@ impl Applier {
     }
 
     /// Reads the records that `part` changes, unless the fold has them.
-    async fn meet(&self, fold: &mut Fold, part: &Part, now: Timestamp) -> Result<(), ReadError> {
+    async fn meet(&self, fold: &mut Fold, part: &mut Part, now: Timestamp) -> Result<(), ReadError> {
         let entry = match part.entry_key() {
             Some(key) if !fold.entries.contains_key(&key) => {
                 let (condition, there) = match self.store.get(&key).await? {
@@ -416,6 +492,12 @@ impl Applier {
         if part.count.is_some() && !fold.rows.contains_key(&part.row) {
             let (counts, condition) = counters::read(&*self.store, &part.row, &self.node).await?;
             fold.rows.insert(part.row.clone(), (condition, counts));
+        }
+        if let Some(wanted) = part.domain.take()
+            && let Some((row, there)) = self.domain_row(&fold.domains, &wanted).await?
+        {
+            fold.domains.entry(row.clone()).or_insert(there);
+            part.domain = Some(row);
         }
         fold.entries.extend(entry);
         Ok(())
@@ -435,6 +517,11 @@ impl Fold {
         {
             *counts += one(count);
         }
+        if let Some(count) = part.count
+            && let Some((_, counts)) = part.domain.as_ref().and_then(|row| self.domains.get_mut(row))
+        {
+            *counts += one(count);
+        }
         if let Some((_, new)) = &part.suppress
             && let Some(entry) = part.entry_key().and_then(|key| self.entries.get_mut(&key))
             && !entry.there.as_ref().is_some_and(|there| effect::outlasts(there, new))
@@ -451,6 +538,9 @@ impl Fold {
         }
         for (row, (condition, counts)) in &self.rows {
             counters::write(&mut batch, row, node, *condition, counts);
+        }
+        for (row, (condition, counts)) in &self.domains {
+            domains::write(&mut batch, row, node, *condition, counts);
         }
         for (key, entry) in &self.entries {
             if let Some(value) = entry.there.as_ref().filter(|_| entry.changed) {
@@ -552,6 +642,7 @@ fn shares(task: usize, event: &Event, owner: &Owner, directory: &Directory, now:
     let known = directory.tenant(&owner.tenant).and_then(|tenant| tenant.streams.get(&stream));
     let cohort = known.map_or(Cohort::of(sent.hour()), |stream| stream.standing.cohort(sent));
     let row = Row { tenant: owner.tenant.clone(), stream, cohort };
+    let day = domains::day_of(sent);
     let part = |Effect { recipient, count, suppress }| Part {
         task,
         share: Share::of(event, &recipient),
@@ -559,6 +650,11 @@ fn shares(task: usize, event: &Event, owner: &Owner, directory: &Directory, now:
         sent,
         count,
         suppress,
+        domain: count.filter(|count| domains::counts(*count)).map(|_| domains::Row {
+            tenant: row.tenant.clone(),
+            day,
+            domain: domains::domain_of(&recipient),
+        }),
     };
     effect::effects(event, &Before { now }).into_iter().map(part).collect()
 }
@@ -593,7 +689,8 @@ fn group(events: Vec<Vec<Part>>) -> (Vec<Group>, Vec<(usize, Share)>) {
 
 impl Part {
     fn most_writes(&self) -> usize {
-        ledger::WRITES + usize::from(self.count.is_some()) + usize::from(self.suppress.is_some())
+        let counted = usize::from(self.count.is_some()) + usize::from(self.domain.is_some());
+        ledger::WRITES + counted + usize::from(self.suppress.is_some())
     }
 }
 
@@ -603,11 +700,12 @@ struct Packing {
     parts: Group,
     rows: HashSet<Row>,
     entries: HashSet<Key>,
+    domains: HashSet<domains::Row>,
 }
 
 impl Packing {
     fn writes(&self) -> usize {
-        self.parts.len() * ledger::WRITES + self.rows.len() + self.entries.len()
+        self.parts.len() * ledger::WRITES + self.rows.len() + self.entries.len() + self.domains.len()
     }
 
     fn add(&mut self, part: Part) {
@@ -615,12 +713,14 @@ impl Packing {
             self.rows.insert(part.row.clone());
         }
         self.entries.extend(part.entry_key());
+        self.domains.extend(part.domain.clone());
         self.parts.push(part);
     }
 
     fn close(&mut self) -> Group {
         self.rows.clear();
         self.entries.clear();
+        self.domains.clear();
         std::mem::take(&mut self.parts)
     }
 }
