@@ -51,12 +51,13 @@ use crate::notify;
 use crate::outbox::recover::{Found, RecoverError};
 use crate::outbox::{self, Outbox};
 use crate::policy::{takeover, volume};
-use crate::relay::{self, Ages, Means, Relay};
+use crate::relay::{self, Ages, Means, Relay, wording};
 use crate::reputation::{self, Reputation};
 use crate::smtp::Terms;
 use crate::store::directory::{Current, Directory};
 use crate::store::habits::Memory;
 use crate::store::habits::filter::CHUNK;
+use crate::store::domains::Domains;
 use crate::store::tally::Tally;
 use crate::store::tenants::Declared;
 use crate::store::{Key, Pending, ReadError, Store};
@@ -235,8 +236,10 @@ impl House {
         let health = Arc::new(Health::new(clock.now(), available.clone()).holding(move || holds.fault()));
         let directory: Current = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(store.as_ref()).await?));
         let hearing = Hearing::default();
+        let domains = Arc::new(Domains::new(settings.events.domains_per_day));
         let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), settings.node.clone())
-            .heard_by(hearing.clone());
+            .heard_by(hearing.clone())
+            .with_domains(domains.clone());
         let desk =
             Desk::new(store.clone(), directory.clone(), clock.clone(), random.clone(), applier, Some(health.clone()));
         let desk = Arc::new(desk.with_outbox(outbox.clone()));
@@ -263,7 +266,8 @@ impl House {
                 node: settings.node.clone(),
             },
         )
-        .heard_by(hearing.clone());
+        .heard_by(hearing.clone())
+        .with_domains(domains);
         let (bell, teller) = notify::Service::new(
             notify::Means {
                 store: store.clone(),
@@ -299,6 +303,9 @@ impl House {
         let _ = hearing.set(reputation.clone());
         let windows = reputation.clone();
         desk.tell_of_resumes(Box::new(move |tenant, stream| windows.resumed(tenant, stream)));
+        let rules = reputation.clone();
+        desk.ask_of_rules(Box::new(move || rules.rules()));
+        desk.speak_as(wording::spoken);
         let dispatch = Dispatch::new(
             dispatch::Means {
                 outbox: outbox.clone(),
