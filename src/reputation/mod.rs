@@ -16,6 +16,7 @@
 //! What can go wrong: the store; then standings stay as they are, and the next look tries again.
 
 mod book;
+pub mod replay;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
