@@ -39,10 +39,10 @@ use crate::adapters::webhook::{self, Webhook, WebhookError};
 use crate::admin::control::BindError;
 use crate::admin::view::ListenerView;
 use crate::admin::{CommandError, Control, Desk, Health, Metrics, Request, Response, health, perform};
-use crate::announce::Announce;
+use crate::announce::{self, Announce, Announcement, Kind, Severity};
 use crate::config::{self, Problem, SesSync, Settings, Stolen, Tls};
 use crate::dispatch::waits::Waits;
-use crate::dispatch::{self, Dispatch, Reports};
+use crate::dispatch::{self, AccountNews, Dispatch, Reports};
 use crate::ingest::{self, Applier, Hearing, Ingest, Janitor, NoQueue};
 use crate::journal;
 use crate::mail::Username;
@@ -53,10 +53,11 @@ use crate::outbox::{self, Lane, Outbox};
 use crate::policy::effect::Count;
 use crate::policy::exposure::OutcomeKind;
 use crate::policy::{takeover, volume};
-use crate::relay::{self, Ages, Means, Relay};
+use crate::relay::{self, Ages, Means, Relay, wording};
 use crate::reputation::{self, Reputation};
 use crate::smtp::Terms;
 use crate::store::directory::{Current, Directory};
+use crate::store::domains::Domains;
 use crate::store::habits::Memory;
 use crate::store::habits::filter::CHUNK;
 use crate::store::tally::Tally;
@@ -242,10 +243,12 @@ impl House {
         let health = Arc::new(Health::new(clock.now(), available.clone()).holding(move || holds.fault()));
         let directory: Current = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(store.as_ref()).await?));
         let hearing = Hearing::default();
+        let domains = Arc::new(Domains::new(settings.events.domains_per_day));
         let rules = settings.suppression.rules();
         let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), settings.node.clone())
             .with_rules(rules)
-            .heard_by(hearing.clone());
+            .heard_by(hearing.clone())
+            .with_domains(domains.clone());
         let desk =
             Desk::new(store.clone(), directory.clone(), clock.clone(), random.clone(), applier, Some(health.clone()));
         let desk = Arc::new(desk.with_outbox(outbox.clone()));
@@ -276,7 +279,8 @@ impl House {
             },
         )
         .with_rules(rules)
-        .heard_by(hearing.clone());
+        .heard_by(hearing.clone())
+        .with_domains(domains);
         let (bell, teller) = notify::Service::new(
             notify::Means {
                 store: store.clone(),
@@ -312,6 +316,9 @@ impl House {
         let _ = hearing.set(reputation.clone());
         let windows = reputation.clone();
         desk.tell_of_resumes(Box::new(move |tenant, stream| windows.resumed(tenant, stream)));
+        let judging = reputation.clone();
+        desk.ask_of_rules(Box::new(move || judging.rules()));
+        desk.speak_as(wording::spoken);
         let dispatch = Dispatch::new(
             dispatch::Means {
                 outbox: outbox.clone(),
@@ -329,6 +336,13 @@ impl House {
         hear_outcomes(&reputation, &dispatch);
         let lanes = Arc::downgrade(&dispatch);
         desk.ask_of_lanes(Box::new(move |lane| lanes.upgrade()?.why(lane)));
+        let gates = Arc::downgrade(&dispatch);
+        desk.ask_of_gates(Box::new(move |lane| {
+            gates.upgrade().map(|dispatch| dispatch.gates_of(lane)).unwrap_or_default()
+        }));
+        let account =
+            AccountTold { store: store.clone(), announce: bell.clone(), clock: clock.clone(), random: random.clone() };
+        dispatch.tell_account_news(Box::new(move |news| account.tell(&news)));
         let janitor = Janitor::new(store.clone(), clock.clone())
             .with_rules(rules)
             .keeping(settings.events.ledger_days, settings.events.counter_days)
@@ -532,10 +546,17 @@ fn webhook_of(settings: &Settings) -> Result<Option<notify::Webhook>, BuildError
     Ok(Some(notify::Webhook { post: Arc::new(Webhook::new(&options)?), signer }))
 }
 
-/// From now on the exposure windows hear what SES tells of their mail. A complaint comes of mail whose
+/// From now on the dispatcher hears of standings at once, and its exposure windows what SES tells of their
+/// mail. A complaint comes of mail whose
 /// delivery was told, and a delay tells nothing yet.
 pub fn hear_outcomes(reputation: &Reputation, dispatch: &Arc<Dispatch>) {
     let dispatch = Arc::downgrade(dispatch);
+    let standings = dispatch.clone();
+    reputation.tell_of_standings(Box::new(move || {
+        if let Some(dispatch) = standings.upgrade() {
+            dispatch.directory_changed();
+        }
+    }));
     reputation.tell_of_outcomes(Box::new(move |fact| {
         let kind = match fact.count {
             Count::Delivered => OutcomeKind::Delivered,
@@ -548,6 +569,60 @@ pub fn hear_outcomes(reputation: &Reputation, dispatch: &Arc<Dispatch>) {
             dispatch.outcomes(&lane, fact.sent, 1, kind);
         }
     }));
+}
+
+/// Tells people how Amazon SES sees the account.
+struct AccountTold {
+    store: Arc<dyn Store>,
+    announce: Arc<dyn Announce>,
+    clock: Arc<MachineClock>,
+    random: Arc<MachineRandom>,
+}
+
+impl AccountTold {
+    fn tell(&self, news: &AccountNews) {
+        let announcement = self.announcement(news);
+        let (store, announce) = (self.store.clone(), self.announce.clone());
+        tokio::spawn(async move {
+            match announce::append(&*store, &announcement).await {
+                Ok(()) => announce.announce(&announcement),
+                // The journal has the line of what is to be told.
+                Err(error) => journal::standings_deferred(&error.to_string()),
+            }
+        });
+    }
+
+    fn announcement(&self, news: &AccountNews) -> Announcement {
+        let AccountNews { enforcement_status, sending_enabled, near_quota } = news;
+        let new = |kind, severity, headline: &str| {
+            Announcement::new(self.clock.now(), &*self.random, kind, severity, headline)
+        };
+        if let Some((sent, most)) = near_quota {
+            let headline = format!("{sent} of the {most} recipients that Amazon SES takes in 24 hours are used up");
+            let mut told = new(Kind::QuotaNear, Severity::Warning, &headline);
+            told.to_do = vec!["ask Amazon SES for a higher quota, or move campaigns to another day".into()];
+            return told;
+        }
+        let shut = !sending_enabled || enforcement_status == "SHUTDOWN";
+        let mut told = match (shut, enforcement_status.as_str()) {
+            (true, _) => new(Kind::AccountPaused, Severity::Alarm, "Amazon SES has paused the account's sending"),
+            (false, "PROBATION") => {
+                new(Kind::AccountProbation, Severity::Alarm, "Amazon SES has put the account under review")
+            }
+            (false, _) => new(Kind::AccountResumed, Severity::Notice, "Amazon SES takes the account's mail as ever"),
+        };
+        told.figures = vec![
+            ("EnforcementStatus".into(), enforcement_status.clone()),
+            ("SendingEnabled".into(), sending_enabled.to_string()),
+        ];
+        if shut {
+            told.still_works = vec!["nothing is lost: mail is accepted and waits in the outbox".into()];
+        }
+        if told.severity == Severity::Alarm {
+            told.to_do = vec!["read Amazon SES's mail to the account's owner, and answer it".into()];
+        }
+        told
+    }
 }
 
 /// What is held, as it was left; what was found is told.
@@ -665,7 +740,7 @@ fn dispatch_options(settings: &Settings) -> dispatch::Options {
         max_24_hour_send: settings.aws.max_24_hour_send,
         quota_reserve: settings.aws.quota_reserve_percent as f64 / 100.0,
         exposure: settings.exposure.rules(),
-        reputation: crate::policy::reputation::Rules::default(),
+        reputation: settings.reputation.rules,
         reports: notify
             .from
             .clone()

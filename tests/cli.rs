@@ -1072,3 +1072,157 @@ fn holds(folder: &Path, octets: &[u8]) -> bool {
         std::fs::read(&path).is_ok_and(|found| found.windows(octets.len()).any(|part| part == octets))
     })
 }
+
+/// Writes what became of acme's marketing mail into a store that no relay runs with: so many hours ago.
+fn sent(place: &Place, mail: &[(u32, u64, u64)]) {
+    use bulkhead::policy::tenant::Cohort;
+    use bulkhead::store::counters::{self, Counts, Row};
+    use bulkhead::store::{Batch, If, Store as _, domains};
+    use bulkhead::time::{Clock as _, Hour};
+
+    let now = bulkhead::adapters::clock::MachineClock.now();
+    let store = bulkhead::adapters::sled::SledStore::open(&place.path("data")).unwrap();
+    let mut batch = Batch::new();
+    for (hours, accepted, bounced) in mail {
+        let cohort = Cohort::of(Hour(now.hour().0 - hours));
+        let row = Row { tenant: "acme".parse().unwrap(), stream: "marketing".parse().unwrap(), cohort };
+        let counts = Counts { accepted: *accepted, bounced: *bounced, ..Counts::default() };
+        counters::write(&mut batch, &row, "main", If::Any, &counts);
+        let day = domains::day_of(now);
+        for (domain, share) in [("good.example", 0), ("bad.example", 1)] {
+            let row = domains::Row { tenant: "acme".parse().unwrap(), day, domain: format!("{hours}.{domain}") };
+            let counts = Counts { bounced: bounced * share, accepted: accepted / 2, ..Counts::default() };
+            domains::write(&mut batch, &row, "main", If::Any, &counts);
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(store.commit(batch)).unwrap();
+    store.close();
+}
+
+#[test]
+fn explain_says_what_the_gate_would_with_the_relay_and_without() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    let ask = ["explain", "--tenant", "acme", "--from", "app@acme.example", "--to", "joe@there.example"];
+    let ran = place.ok(&ask);
+    assert!(ran.out.starts_with("AT "), "{ran:?}");
+    assert!(ran.out.ends_with("relayed by stream transactional: 250 2.0.0 Ok <Amazon SES's message id>\n"), "{ran:?}");
+    for rule in ["tenant's standing", "MAIL FROM", "stream's bounces, 24 hours", "recipient under the stream"] {
+        assert!(ran.out.contains(rule), "{rule}: {ran:?}");
+    }
+    place.ok(&["tenant", "pause", "acme", "--stream", "marketing", "--reason", "stale list"]);
+    let marketing = [ask.as_slice(), &["--stream", "marketing"]].concat();
+    let ran = place.ok(&marketing);
+    let last = ran.out.lines().last().unwrap();
+    assert!(last.starts_with("deferred, for stream's pause: 451 4.7.1 stream marketing paused since "), "{ran:?}");
+    assert!(ran.out.lines().any(|line| line.contains("stream's pause") && line.contains("STOPS")), "{ran:?}");
+    let alone = place.json(&marketing);
+    let served = Served::start(&place);
+    let running = place.json(&marketing);
+    assert_eq!(alone["verdict"], running["verdict"]);
+    assert_eq!(alone["steps"], running["steps"], "what is accepted alone meets the outbox");
+    let other = place.json(&ask);
+    assert_eq!(other["verdict"]["outcome"], "relayed", "{other}");
+    let outbox: Vec<&Value> = other["steps"].as_array().unwrap().iter().filter(|s| s["moment"] == "outbox").collect();
+    assert_eq!(outbox.len(), 3, "handoff, what keeps the stream, backlog: {other}");
+    place.ok(&["suppression", "add", "acme", "joe@there.example"]);
+    let refused = place.json(&ask);
+    assert_eq!(refused["verdict"]["moment"], "rcpt");
+    assert!(refused["verdict"]["reply"].as_str().unwrap().starts_with("550 5.7.1 recipient suppressed"), "{refused}");
+    assert_eq!(served.stop().0, 0);
+    let ran = place.run(&["explain", "--tenant", "acne", "--from", "a@acme.example", "--to", "b@c.example"]);
+    assert!(ran.code == 1 && ran.err.contains("did you mean acme?"), "{ran:?}");
+    assert_eq!(place.run(&["explain", "--tenant", "acme"]).code, 64);
+}
+
+#[test]
+fn a_tenants_standing_is_shown_with_its_forecast() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    assert!(place.ok(&["tenant", "list"]).out.contains(" good "), "nobody has done anything");
+    sent(&place, &[(0, 1000, 27)]);
+    let shown = place.json(&["tenant", "show", "acme"]);
+    let marketing = &shown["streams"][0];
+    assert_eq!(marketing["standing"]["step"], "good");
+    let rate = &marketing["rates"][0];
+    assert_eq!((&rate["offence"], &rate["span"], &rate["bad"]), (&"bounce".into(), &"day".into(), &27.into()));
+    assert!((rate["rate"].as_f64().unwrap() - 0.027).abs() < 1e-9 && rate["pause"] == 0.05, "{rate}");
+    let text = place.ok(&["tenant", "show", "acme"]).out;
+    // A new tenant: its 27 bounces are over the warning's rate, and three over the ceiling of the pause.
+    assert!(text.contains("those of a new tenant"), "{text}");
+    assert!(text.contains("limits    bounces: warned over 2 %, slowed over 3.5 %, paused over 5 %"), "{text}");
+
+    // The relay judges, and what it comes to is shown with its end.
+    let served = Served::start(&place);
+    served.wait_for("stream_paused");
+    let text = place.ok(&["tenant", "show", "acme"]).out;
+    for part in ["paused since ", "27 bounces of 1000 in 24 hours (2.7 %)", "clean until ", ": good again"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let list = place.ok(&["tenant", "list"]).out;
+    assert!(list.contains("marketing paused"), "{list}");
+    let rows = place.json(&["tenant", "list"]);
+    assert_eq!(rows[0]["braked_streams"][0], serde_json::json!(["marketing", "paused"]), "{rows}");
+    // Its stream's fresh window does not end what its sum has come to.
+    let ran = place.ok(&["tenant", "resume", "acme", "--stream", "marketing", "--reason", "list cleaned"]);
+    assert!(ran.err.contains("`bulkhead tenant resume acme` ends that, too"), "{ran:?}");
+    assert!(ran.out.contains("counted from "), "{ran:?}");
+    assert_eq!(served.stop().0, 0);
+}
+
+#[test]
+fn mail_is_shown_by_domain_the_worst_first() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    assert_eq!(place.ok(&["tenant", "domains", "acme"]).out, "no mail of the last 7 days\n");
+    sent(&place, &[(1, 1000, 50), (2, 400, 60)]);
+    let rows = place.json(&["tenant", "domains", "acme", "--days", "2"]);
+    let named: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["domain"].as_str().unwrap()).collect();
+    assert_eq!(named, ["2.bad.example", "1.bad.example", "1.good.example", "2.good.example"]);
+    assert_eq!(
+        (&rows[0]["accepted"], &rows[0]["bounced"], &rows[0]["bounce_rate"]),
+        (&200.into(), &60.into(), &0.3.into())
+    );
+    let text = place.ok(&["tenant", "domains", "acme"]).out;
+    assert!(text.starts_with("DOMAIN ") && text.lines().nth(1).unwrap().starts_with("2.bad.example "), "{text}");
+    assert_eq!(place.run(&["tenant", "domains", "acme", "--days", "0"]).code, 64);
+}
+
+#[test]
+fn what_was_sent_is_replayed_under_other_limits() {
+    let place = Place::new();
+    place.ok(&["apply", &place.tenants()]);
+    sent(&place, &[(30, 1000, 40), (400, 500, 10)]);
+    let file =
+        place.write("try.toml", "[reputation]\nyoung_days = 0\nmarketing_pause_bounce = 0.025\n").display().to_string();
+    let simulate = ["simulate", "--limits", &file, "--since", "3d"];
+    let told = place.json(&simulate);
+    let to = |whose: &str| -> Vec<String> {
+        let all = told[whose].as_array().unwrap().iter();
+        all.map(|one| format!("{}: {}", one["stream"].as_str().unwrap_or("all"), one["to"].as_str().unwrap())).collect()
+    };
+    // 40 of 1,000 are 2.9 % at least. New, the tenant is over its ceiling besides; the trial has none.
+    assert!(to("tried").contains(&"marketing: paused".into()), "{told}");
+    assert!(to("tried").iter().all(|line| !line.starts_with("all")), "its sum is judged by the limits of bulk: {told}");
+    assert!(to("present").contains(&"all: transactional_only".into()), "{told}");
+    let text = place.ok(&simulate).out;
+    assert!(text.starts_with("HOUR ") && text.contains("acme/marketing"), "{text}");
+    assert!(text.contains("with the limits tried: 1 times paused\n"), "{text}");
+    // The relay gives the same; another tenant's limits are found by its name.
+    let served = Served::start(&place);
+    assert_eq!(place.json(&simulate), told);
+    let one = place.json(&[simulate.as_slice(), &["--tenant", "acme"]].concat());
+    assert_eq!(one["tried"], told["tried"]);
+    assert_eq!(served.stop().0, 0);
+
+    let bad = "[reputation]\nleast_bounces = 0\n[[tenant]]\nid = \"acme\"\n[[tenant.stream]]\nid = \"news\"\n";
+    let bad_file = place.write("bad.toml", bad).display().to_string();
+    let ran = place.run(&["simulate", "--limits", &bad_file, "--since", "3d"]);
+    assert!(ran.code == 78 && ran.err.contains("bad.toml:2: reputation.least_bounces"), "{ran:?}");
+    place.write("bad.toml", &bad.replace("= 0", "= 1"));
+    let ran = place.run(&["simulate", "--limits", &bad_file, "--since", "3d"]);
+    assert!(ran.code == 78 && ran.err.contains("bad.toml:5: tenant.acme.stream.news: is no stream"), "{ran:?}");
+    let help = place.ok(&["simulate", "--help"]).out;
+    assert!(help.contains("when an event arrived is not kept"), "{help}");
+}

@@ -53,7 +53,7 @@ fn every_optional_setting_of_the_file_may_be_switched_on() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     let settings = load(file.path().to_str(), &[]).unwrap();
-    assert_eq!(switched_on, 13);
+    assert_eq!(switched_on, 12);
     assert_eq!(settings.tenants_file.as_deref(), Some(Path::new("config/tenants.toml")));
     assert_eq!(settings.aws.region.as_deref(), Some("eu-central-1"));
     assert_eq!((settings.aws.max_send_rate, settings.aws.max_24_hour_send), (Some(14.0), Some(50_000.0)));

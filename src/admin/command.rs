@@ -19,22 +19,25 @@ use serde::{Deserialize, Serialize};
 use super::error::CommandError;
 use super::health::Health;
 use super::view::{
-    AuditPage, CredentialView, Discarded, HeldPage, HeldView, Issued, Retried, Revoked, Status, SuppressionView,
-    TenantRow, TenantView, Unsuppressed, Verified,
+    AuditPage, CredentialView, Discarded, DomainRow, ExplainView, HeldPage, HeldView, HistoryPage, Issued, Retried,
+    Revoked, Status, SuppressionView, TenantRow, TenantState, TenantView, Unsuppressed, Verified,
 };
 use super::warmup::WarmupView;
-use super::{audit, credentials, outbox, suppressions, tenants, verify, warmup};
+use super::{audit, credentials, explain, history, outbox, suppressions, tenants, verify, warmup};
 use crate::ingest::Applier;
 use crate::journal;
 use crate::mail::{Mailbox, MessageId, StreamId, TenantId, Username};
 use crate::outbox::{Cause, Lane, Outbox, Spool};
+use crate::policy::decide::Stop;
+use crate::policy::explain::Gate;
+use crate::policy::reputation::Rules;
 use crate::policy::tenant::{Limits, SuppressionReason, Tenant};
 use crate::secret::Random;
 use crate::store::Store;
 use crate::store::audit::Place;
 use crate::store::directory::{Changing, Current, Fault};
 use crate::store::tenants::{Change, Declared};
-use crate::time::{Clock, Timestamp};
+use crate::time::{Clock, Hour, Timestamp};
 
 /// Most rows of one answer; more are asked for with `after`.
 pub const PAGE: usize = 1000;
@@ -89,6 +92,42 @@ pub enum Request {
         reset: bool,
         /// Why.
         reason: String,
+    },
+    /// The chain of rules that a message would meet.
+    Explain {
+        /// Whose.
+        tenant: TenantId,
+        /// From whom.
+        from: Mailbox,
+        /// To whom.
+        to: Mailbox,
+        /// The stream it names.
+        stream: Option<String>,
+        /// By which credential; `None`: by one that is bound to no stream.
+        credential: Option<Username>,
+    },
+    /// Tenants with their limits, for a replay of what was sent.
+    TenantStates {
+        /// Only this one.
+        tenant: Option<TenantId>,
+        /// Only those after this one.
+        after: Option<TenantId>,
+    },
+    /// Stored counts, for a replay of what was sent.
+    HistoryPage {
+        /// Only this tenant's.
+        tenant: Option<TenantId>,
+        /// From this hour on.
+        from: Hour,
+        /// Only streams after this one.
+        after: Option<(TenantId, StreamId)>,
+    },
+    /// What became of a tenant's mail by recipient domain.
+    TenantDomains {
+        /// Whose.
+        tenant: TenantId,
+        /// Days (UTC), today among them.
+        days: u32,
     },
     /// Makes a credential with a new secret.
     CredentialIssue {
@@ -326,6 +365,14 @@ pub enum Response {
     Tenants(Vec<TenantRow>),
     /// To `TenantShow`, `TenantPause`, `TenantResume`, `TenantLimits`: as it is now.
     Tenant(Box<TenantView>),
+    /// To `Explain`.
+    Explained(Box<ExplainView>),
+    /// To `TenantStates`; full pages ([`TENANTS`](super::history::TENANTS)) have more behind them.
+    States(Vec<TenantState>),
+    /// To `HistoryPage`.
+    History(HistoryPage),
+    /// To `TenantDomains`: the worst first, at most [`PAGE`].
+    Domains(Vec<DomainRow>),
     /// To `CredentialIssue` and `CredentialRotate`.
     Issued(Issued),
     /// To `CredentialList`; full pages have more behind them.
@@ -386,6 +433,15 @@ pub type Behind = Box<dyn Fn(&Lane) -> Option<(String, Option<Duration>)> + Send
 /// Hears that a tenant's window, or a stream's, has begun anew.
 pub type Resumed = Box<dyn Fn(&Tenant, Option<&StreamId>) + Send + Sync>;
 
+/// The rules of reputation that are in force.
+pub type RulesNow = Box<dyn Fn() -> Rules + Send + Sync>;
+
+/// Says what an accepted message of a lane has to wait for: rates, caps, windows.
+pub type GatesOf = Box<dyn Fn(&Lane) -> Vec<Gate> + Send + Sync>;
+
+/// A refusal as an SMTP client hears it.
+pub type Spoken = fn(&Stop) -> String;
+
 /// Where commands are carried out.
 pub struct Desk {
     /// The store.
@@ -406,6 +462,12 @@ pub struct Desk {
     lanes: OnceLock<Behind>,
     /// Who hears that a window begins anew.
     resumes: OnceLock<Resumed>,
+    /// Who knows the rules of reputation.
+    rules: OnceLock<RulesNow>,
+    /// Who knows what accepted mail has to wait for.
+    gates: OnceLock<GatesOf>,
+    /// Who speaks SMTP.
+    words: OnceLock<Spoken>,
     /// The outbox's files and the node they are of, for a desk that only checks them.
     pub files: Option<(Arc<dyn Spool>, String)>,
     /// One change at a time.
@@ -434,6 +496,9 @@ impl Desk {
             outbox: None,
             lanes: OnceLock::new(),
             resumes: OnceLock::new(),
+            rules: OnceLock::new(),
+            gates: OnceLock::new(),
+            words: OnceLock::new(),
             files: None,
             changing: Changing::default(),
         }
@@ -462,6 +527,35 @@ impl Desk {
         }
     }
 
+    /// From now on `rules` says which rules of reputation are in force; without it the defaults are.
+    pub fn ask_of_rules(&self, rules: RulesNow) {
+        let _ = self.rules.set(rules);
+    }
+
+    /// The rules of reputation.
+    pub(super) fn rules(&self) -> Rules {
+        self.rules.get().map(|rules| rules()).unwrap_or_default()
+    }
+
+    /// From now on `gates` says what accepted mail of a lane has to wait for.
+    pub fn ask_of_gates(&self, gates: GatesOf) {
+        let _ = self.gates.set(gates);
+    }
+
+    pub(super) fn gates(&self, lane: &Lane) -> Vec<Gate> {
+        self.gates.get().map(|gates| gates(lane)).unwrap_or_default()
+    }
+
+    /// From now on refusals are told as `words` has them.
+    pub fn speak_as(&self, words: Spoken) {
+        let _ = self.words.set(words);
+    }
+
+    /// A refusal as a client hears it; its name where nobody here speaks SMTP.
+    pub(super) fn words(&self, stop: &Stop) -> String {
+        self.words.get().map_or_else(|| stop.reason().name().to_owned(), |words| words(stop))
+    }
+
     /// From now on `behind` says what a lane waits for beside its messages' own waits.
     pub fn ask_of_lanes(&self, behind: Behind) {
         let _ = self.lanes.set(behind);
@@ -470,6 +564,11 @@ impl Desk {
     /// What a lane waits for beside its messages' own waits, and for how long, if that is known.
     pub(super) fn behind(&self, lane: &Lane) -> Option<(String, Option<Duration>)> {
         self.lanes.get()?(lane)
+    }
+
+    /// Whether anybody here sends, and so knows what lanes wait for.
+    pub(super) fn sends(&self) -> bool {
+        self.lanes.get().is_some()
     }
 
     /// The same for a check of `node`'s outbox that nobody has open. To open it is to bring rows and
@@ -575,6 +674,12 @@ pub async fn perform(desk: &Desk, request: Request, actor: &str) -> Result<Respo
         Request::TenantLimits { tenant, stream, limits, reset, reason } => {
             tenants::limits(desk, &tenant, stream.as_ref(), &limits, reset, &reason, actor).await
         }
+        Request::Explain { tenant, from, to, stream, credential } => {
+            explain::explain(desk, explain::Question { tenant, from, to, stream, credential }).await
+        }
+        Request::TenantStates { tenant, after } => history::tenants(desk, tenant.as_ref(), after.as_ref()),
+        Request::HistoryPage { tenant, from, after } => history::page(desk, tenant.as_ref(), from, after).await,
+        Request::TenantDomains { tenant, days } => tenants::domains(desk, &tenant, days).await,
         Request::CredentialIssue { tenant, username, stream, expires, from_ip, reason } => {
             let wish = credentials::Wish { tenant, username, stream, expires, from_ip };
             credentials::issue(desk, wish, &reason, actor).await
@@ -624,6 +729,10 @@ impl Request {
             Self::Status
             | Self::TenantList { .. }
             | Self::TenantShow { .. }
+            | Self::TenantDomains { .. }
+            | Self::TenantStates { .. }
+            | Self::HistoryPage { .. }
+            | Self::Explain { .. }
             | Self::CredentialList { .. }
             | Self::SuppressionList { .. }
             | Self::SuppressionShow { .. }

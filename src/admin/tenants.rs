@@ -1,15 +1,22 @@
 //! Commands on tenants and streams.
 
+use std::collections::BTreeMap;
+
 use crate::mail::{StreamId, TenantId};
-use crate::policy::tenant::{Limits, Pause, Tenant};
+use crate::outbox::Lane;
+use crate::policy::cohort::{DAY, Figures, History, WEEK, Windows};
+use crate::policy::explain::EXPOSURE;
+use crate::policy::reputation::{Rules, begin_of};
+use crate::policy::tenant::{Cohort, Limits, Pause, Stream, Tenant};
 use crate::store::counters::{self, Counts};
 use crate::store::directory::Directory;
+use crate::store::domains;
 use crate::store::tenants::{self, Declared, DeclaredTenant};
-use crate::time::Hour;
+use crate::time::{Hour, Timestamp};
 
 use super::command::{Changed, Desk, PAGE, Response, nearest, reason};
 use super::error::CommandError;
-use super::view::{CredentialView, StreamView, TenantRow, TenantView};
+use super::view::{CredentialView, DomainRow, StreamView, TenantRow, TenantView};
 
 /// The tenant, or an error with the nearest name.
 pub(super) fn find<'a>(directory: &'a Directory, id: &TenantId) -> Result<&'a std::sync::Arc<Tenant>, CommandError> {
@@ -48,24 +55,98 @@ pub(super) fn list(desk: &Desk, after: Option<&TenantId>) -> Response {
 pub(super) async fn show(desk: &Desk, id: &TenantId) -> Result<Response, CommandError> {
     let directory = desk.directory.load_full();
     let tenant = find(&directory, id)?;
-    let now = desk.clock.now();
-    let mut streams = Vec::with_capacity(tenant.streams.len());
+    let (now, rules) = (desk.clock.now(), desk.rules());
+    let mut read = Vec::with_capacity(tenant.streams.len());
+    let (mut sum, mut first) = (Windows::default(), None);
     for stream in tenant.streams.values() {
-        let Hour(this) = now.hour();
-        let since = async |hours: u32| -> Result<Counts, CommandError> {
-            // The hour that has begun and so many full ones before it.
-            let from = Hour(this.saturating_sub(hours));
-            Ok(counters::of(desk.store.as_ref(), id, &stream.id, from, Hour(this)).await?)
-        };
-        streams.push(StreamView::of(stream, since(24).await?, since(24 * 7).await?));
+        let cohorts = cohorts(desk, tenant, stream, now).await?;
+        let history = counted(stream, &cohorts, now);
+        sum += history.windows();
+        first = first.into_iter().chain(history.first()).min();
+        read.push((stream, cohorts, history));
     }
+    let young = is_young(tenant, first, &rules, now);
+    let view = |(stream, cohorts, history): (&Stream, Vec<(Cohort, Counts)>, History)| {
+        let Hour(this) = now.hour();
+        let since = |hours: u32| {
+            // The hour that has begun and so many full ones before it.
+            let hours = Hour(this.saturating_sub(hours))..=Hour(this);
+            let mut all = Counts::default();
+            cohorts.iter().filter(|(of, _)| hours.contains(&of.hour)).for_each(|(_, counts)| all += *counts);
+            all
+        };
+        let view = StreamView::of(stream, since(DAY), since(WEEK));
+        let lane = Lane { tenant: id.clone(), stream: Some(stream.id.clone()) };
+        let exposure = desk.gates(&lane).into_iter().find(|gate| gate.name == EXPOSURE);
+        let exposure = exposure.map(|gate| format!("{}; the window: {}", gate.value, gate.limit));
+        StreamView { exposure, ..view.judged(&history, (tenant, stream), &rules, young, now) }
+    };
+    let streams = read.into_iter().map(view).collect();
     let mut credentials: Vec<_> = directory
         .credentials()
         .filter(|credential| credential.tenant == *id)
         .map(|credential| CredentialView::of(credential, directory.hold(&credential.username), now))
         .collect();
     credentials.sort_by(|a, b| a.username.cmp(&b.username));
-    Ok(Response::Tenant(Box::new(TenantView::of(tenant, streams, credentials))))
+    let view = TenantView::of(tenant, streams, credentials).with_rates(&sum, tenant, &rules, young);
+    Ok(Response::Tenant(Box::new(view)))
+}
+
+/// The rows of a stream's mail of the last 7 days.
+async fn cohorts(
+    desk: &Desk,
+    tenant: &Tenant,
+    stream: &Stream,
+    now: Timestamp,
+) -> Result<Vec<(Cohort, Counts)>, CommandError> {
+    let from = Hour(now.hour().0.saturating_sub(WEEK));
+    Ok(counters::cohorts(desk.store.as_ref(), &tenant.id, &stream.id, from, Hour(u32::MAX)).await?)
+}
+
+/// What of them counts: what was sent since the last resume.
+fn counted(stream: &Stream, cohorts: &[(Cohort, Counts)], now: Timestamp) -> History {
+    let mut history = History::default();
+    history.roll(now.hour());
+    for (cohort, counts) in cohorts.iter().filter(|(cohort, _)| stream.standing.counts(*cohort)) {
+        let Counts { accepted, bounced, complained, .. } = *counts;
+        history.add(cohort.hour, Figures { accepted, bounced, complained });
+    }
+    history
+}
+
+/// What counts of a stream's mail of the last 7 days.
+pub(super) async fn history(
+    desk: &Desk,
+    tenant: &Tenant,
+    stream: &Stream,
+    now: Timestamp,
+) -> Result<History, CommandError> {
+    Ok(counted(stream, &cohorts(desk, tenant, stream, now).await?, now))
+}
+
+/// Whether the tenant has the ceilings of the young; `first` is the first hour that its counters know.
+pub(super) fn is_young(tenant: &Tenant, first: Option<Hour>, rules: &Rules, now: Timestamp) -> bool {
+    rules.is_young(tenant.standing.first.or(first.map(begin_of)), now)
+}
+
+/// What became of a tenant's mail by recipient domain, the worst first.
+pub(super) async fn domains(desk: &Desk, id: &TenantId, days: u32) -> Result<Response, CommandError> {
+    find(&desk.directory.load(), id)?;
+    let today = domains::day_of(desk.clock.now());
+    let from = today.saturating_sub(days.saturating_sub(1));
+    let mut sums: BTreeMap<String, Counts> = BTreeMap::new();
+    for (_, domain, counts) in domains::of(desk.store.as_ref(), id, from, u32::MAX).await? {
+        *sums.entry(domain).or_default() += counts;
+    }
+    let mut rows: Vec<DomainRow> = sums.into_iter().map(|(domain, counts)| DomainRow::of(domain, counts)).collect();
+    let badness = |row: &DomainRow| (row.bounce_rate, row.complaint_rate);
+    rows.sort_by(|a, b| {
+        let ((bounces, complaints), (others, other_complaints)) = (badness(a), badness(b));
+        let by_rate = others.total_cmp(&bounces).then(other_complaints.total_cmp(&complaints));
+        by_rate.then(b.counts.accepted.cmp(&a.counts.accepted)).then_with(|| a.domain.cmp(&b.domain))
+    });
+    rows.truncate(PAGE);
+    Ok(Response::Domains(rows))
 }
 
 pub(super) async fn pause(

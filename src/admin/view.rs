@@ -7,13 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::mail::{MessageId, StreamId, TenantId, Username};
 use crate::outbox::{Entry, Manifest, Mark, Progress, Slot, Wait};
+use crate::policy::cohort::{History, Windows};
+use crate::policy::explain;
+use crate::policy::reputation::{self, Lines, Offence, Rules, Span, Step};
 use crate::policy::tenant::{
-    FanOut, Handoff, Limits, Pause, PausedReply, Stream, StreamKind, Suppression, SuppressionReason, Tenant, Warmup,
+    FanOut, Handoff, Limits, Pause, PausedReply, Standing, Stream, StreamKind, Suppression, SuppressionReason, Tenant,
+    Warmup,
 };
 use crate::store::audit::{self, Place};
 use crate::store::counters::Counts;
 use crate::store::credential::{Credential, Origin, SecretHash};
-use crate::time::Timestamp;
+use crate::time::{Hour, Timestamp};
 
 /// How the relay is.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -67,6 +71,181 @@ pub struct TenantRow {
     pub paused: bool,
     /// Which of its streams are paused by themselves.
     pub paused_streams: Vec<StreamId>,
+    /// What its sum has come to.
+    #[serde(default)]
+    pub standing: Step,
+    /// Its streams that are in no good standing, and how far each is restrained.
+    #[serde(default)]
+    pub braked_streams: Vec<(StreamId, Step)>,
+    /// Whether SES has disabled its SES tenant.
+    #[serde(default)]
+    pub ses_disabled: bool,
+}
+
+/// A standing as it is shown.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StandingView {
+    /// How far it is restrained.
+    pub step: Step,
+    /// Whether that is only told of.
+    pub shadow: bool,
+    /// Since when.
+    pub since: Option<String>,
+    /// Why, in words.
+    pub charge: Option<String>,
+    /// When it is better if nothing bad comes.
+    pub clears: Option<String>,
+    /// When it is good if nothing bad comes.
+    pub good: Option<String>,
+    /// Since when it has been good without a break.
+    pub good_since: Option<String>,
+    /// Mail sent before counts no more.
+    pub resumed: Option<String>,
+}
+
+/// A rate over a window beside its limits.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RateView {
+    /// Of what.
+    pub offence: Offence,
+    /// Over which time.
+    pub span: Span,
+    /// Bad events.
+    pub bad: u64,
+    /// Recipients accepted.
+    pub accepted: u64,
+    /// The one by the other.
+    pub rate: f64,
+    /// The lower bound of its 95 % interval, which is held against the limits.
+    pub at_least: f64,
+    /// The limit of the warning.
+    pub warn: f64,
+    /// Of the slowing.
+    pub slow: f64,
+    /// Of the pause.
+    pub pause: f64,
+}
+
+/// How near the next step is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForecastView {
+    /// By what.
+    pub offence: Offence,
+    /// How many more of it, of the recipients there are.
+    pub more: u64,
+    /// The step they lead to.
+    pub step: Step,
+}
+
+/// The chain of rules for one message, and what the gate would come to.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ExplainView {
+    /// Whose.
+    pub tenant: TenantId,
+    /// By which credential; none: by one that is bound to no stream.
+    pub credential: Option<Username>,
+    /// From.
+    pub from: String,
+    /// To.
+    pub to: String,
+    /// The rules in the order the gate asks them.
+    pub steps: Vec<StepView>,
+    /// What it comes to.
+    pub verdict: VerdictView,
+}
+
+/// One rule.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StepView {
+    /// When it is asked.
+    pub moment: explain::Moment,
+    /// Which.
+    pub rule: String,
+    /// How it stands.
+    pub value: String,
+    /// What it is held against.
+    pub limit: String,
+    /// Whether it passes; none: it is shown, and not asked by itself.
+    pub passes: Option<bool>,
+    /// When it would pass, if that is known.
+    pub clears: Option<String>,
+}
+
+/// What the gate would come to.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct VerdictView {
+    /// `relayed`, `held`, `deferred` or `refused`.
+    pub outcome: String,
+    /// When a rule does not pass.
+    pub moment: Option<explain::Moment>,
+    /// Which does not.
+    pub rule: Option<String>,
+    /// Its reason, as the log names it.
+    pub reason: Option<String>,
+    /// The stream it leaves by.
+    pub stream: Option<StreamId>,
+    /// What the client hears.
+    pub reply: String,
+    /// When that is over, if it is known.
+    pub clears: Option<String>,
+}
+
+/// A tenant as a replay begins with it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TenantState {
+    /// Its declaration, its limits among it.
+    pub tenant: Box<Tenant>,
+    /// When its first mail was counted.
+    pub first: Option<Timestamp>,
+    /// When a stream, or the tenant with all its streams, was resumed last.
+    pub resumed: Vec<(Option<StreamId>, Timestamp)>,
+}
+
+/// A page of stored counts.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct HistoryPage {
+    /// Whole streams.
+    pub streams: Vec<StreamHistory>,
+    /// What to go on after, if there may be more.
+    pub next: Option<(TenantId, StreamId)>,
+}
+
+/// The counts of a stream.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StreamHistory {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which.
+    pub stream: StreamId,
+    /// By cohorts and nodes, in the order of the hours.
+    pub cohorts: Vec<CohortView>,
+}
+
+/// A row of counts.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CohortView {
+    /// The hour, since the epoch.
+    pub hour: Hour,
+    /// The second from which on, where the window began anew within the hour.
+    #[serde(default)]
+    pub from_second: u16,
+    /// Recipients by what became of them.
+    pub counts: Counts,
+}
+
+/// What became of a tenant's mail to one domain.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DomainRow {
+    /// The domain; `*`: all further ones.
+    pub domain: String,
+    /// Recipients by what became of them.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Bounces by accepted.
+    pub bounce_rate: f64,
+    /// Complaints by accepted.
+    pub complaint_rate: f64,
 }
 
 /// A tenant in full.
@@ -93,6 +272,18 @@ pub struct TenantView {
     pub weight: u32,
     /// Set while it is paused.
     pub pause: Option<PauseView>,
+    /// Set while SES has its SES tenant disabled.
+    #[serde(default)]
+    pub ses_pause: Option<PauseView>,
+    /// What its sum has come to.
+    #[serde(default)]
+    pub standing: StandingView,
+    /// Whether it has the ceilings of the young.
+    #[serde(default)]
+    pub young: bool,
+    /// The rates of its sum.
+    #[serde(default)]
+    pub rates: Vec<RateView>,
     /// Its streams by name.
     pub streams: Vec<StreamView>,
     /// Its credentials by username.
@@ -138,6 +329,21 @@ pub struct StreamView {
     pub last_day: Counts,
     /// Recipients of mail sent in the last 7 days, by fate.
     pub last_week: Counts,
+    /// Whether its standing is put in force.
+    #[serde(default)]
+    pub enforce: bool,
+    /// What its mail has come to.
+    #[serde(default)]
+    pub standing: StandingView,
+    /// Its rates, of what counts since the last resume.
+    #[serde(default)]
+    pub rates: Vec<RateView>,
+    /// How near the next step is.
+    #[serde(default)]
+    pub forecast: Vec<ForecastView>,
+    /// How its exposure window stands, while a relay runs and one is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposure: Option<String>,
 }
 
 /// A pause.
@@ -482,6 +688,14 @@ impl TenantRow {
             credentials,
             paused: tenant.pause.is_some(),
             paused_streams: tenant.streams.values().filter(|s| s.pause.is_some()).map(|s| s.id.clone()).collect(),
+            standing: step_of(&tenant.standing),
+            braked_streams: tenant
+                .streams
+                .values()
+                .map(|stream| (stream.id.clone(), step_of(&stream.standing)))
+                .filter(|(_, step)| *step > Step::Good)
+                .collect(),
+            ses_disabled: tenant.ses_pause.is_some(),
         }
     }
 }
@@ -500,9 +714,19 @@ impl TenantView {
             limits: tenant.limits,
             weight: tenant.weight,
             pause: tenant.pause.as_ref().map(PauseView::of),
+            ses_pause: tenant.ses_pause.as_ref().map(PauseView::of),
+            standing: StandingView::of(&tenant.standing),
+            young: false,
+            rates: Vec::new(),
             streams,
             credentials,
         }
+    }
+
+    /// The same with the rates of its sum beside their limits.
+    pub fn with_rates(self, sum: &Windows, tenant: &Tenant, rules: &Rules, young: bool) -> Self {
+        let rates = RateView::all(sum, &rules.lines_of_tenant(&tenant.limits), rules);
+        Self { rates, young, ..self }
     }
 }
 
@@ -526,6 +750,111 @@ impl StreamView {
             pause: stream.pause.as_ref().map(PauseView::of),
             last_day,
             last_week,
+            enforce: true,
+            standing: StandingView::of(&stream.standing),
+            rates: Vec::new(),
+            forecast: Vec::new(),
+            exposure: None,
+        }
+    }
+
+    /// The same with its rates beside their limits, and how near the next step is.
+    pub fn judged(
+        self,
+        history: &History,
+        (tenant, stream): (&Tenant, &Stream),
+        rules: &Rules,
+        young: bool,
+        now: Timestamp,
+    ) -> Self {
+        let lines = rules.lines_of_stream(stream.kind, &stream.limits, &tenant.limits);
+        let windows = history.windows();
+        let more = |offence| {
+            let (more, step) = reputation::more_until_worse(&windows, &lines, rules, young, offence)?;
+            Some(ForecastView { offence, more, step })
+        };
+        let mut standing = self.standing;
+        if let Some(brake) = &stream.standing.brake {
+            let judge = |windows: &Windows| reputation::judge(windows, &lines, rules, young).step;
+            let figures = reputation::clears(history, Step::Warned, now.hour(), judge);
+            // A pause holds to the moment that was said, and what has no end needs a person.
+            standing.good = brake.clears.map(|said| said.max(figures).rfc3339());
+        }
+        Self {
+            enforce: rules.enforce && stream.enforce.unwrap_or(tenant.enforce),
+            standing,
+            rates: RateView::all(&windows, &lines, rules),
+            forecast: Offence::ALL.into_iter().filter_map(more).collect(),
+            ..self
+        }
+    }
+}
+
+impl StandingView {
+    /// A standing as it is shown.
+    pub fn of(standing: &Standing) -> Self {
+        let brake = standing.brake.as_ref();
+        Self {
+            step: step_of(standing),
+            shadow: brake.is_some_and(|brake| brake.shadow),
+            since: brake.map(|brake| brake.since.rfc3339()),
+            charge: brake.map(|brake| brake.charge.to_string()),
+            clears: brake.and_then(|brake| brake.clears).map(Timestamp::rfc3339),
+            good: brake.and_then(|brake| brake.clears).map(Timestamp::rfc3339),
+            good_since: standing.good_since.map(Timestamp::rfc3339),
+            resumed: standing.resumed.map(Timestamp::rfc3339),
+        }
+    }
+}
+
+fn step_of(standing: &Standing) -> Step {
+    standing.brake.as_ref().map_or(Step::Good, |brake| brake.step)
+}
+
+impl RateView {
+    /// All rates of both windows.
+    pub fn all(windows: &Windows, lines: &Lines, rules: &Rules) -> Vec<Self> {
+        let one = |(offence, span): (Offence, Span)| {
+            let figures = span.of(windows);
+            let (bad, accepted) = (offence.of(&figures), figures.accepted);
+            Self {
+                offence,
+                span,
+                bad,
+                accepted,
+                rate: reputation::rate(bad, accepted),
+                at_least: reputation::lower_bound(bad, accepted.max(rules.least_recipients)),
+                warn: lines.warn(offence),
+                slow: lines.slow(offence),
+                pause: lines.pause(offence),
+            }
+        };
+        Offence::ALL.into_iter().flat_map(|offence| Span::ALL.map(|span| one((offence, span)))).collect()
+    }
+}
+
+impl StepView {
+    /// A rule as it is shown.
+    pub fn of(step: explain::Step) -> Self {
+        Self {
+            moment: step.moment,
+            rule: step.rule.into(),
+            value: step.value,
+            limit: step.limit,
+            passes: step.passes,
+            clears: step.clears.map(Timestamp::rfc3339),
+        }
+    }
+}
+
+impl DomainRow {
+    /// A domain with its counts.
+    pub fn of(domain: String, counts: Counts) -> Self {
+        Self {
+            bounce_rate: reputation::rate(counts.bounced, counts.accepted),
+            complaint_rate: reputation::rate(counts.complained, counts.accepted),
+            domain,
+            counts,
         }
     }
 }

@@ -15,7 +15,9 @@ use crate::admin::{Client, Desk, Request, Response, perform};
 use crate::config::Settings;
 use crate::ingest::Applier;
 use crate::outbox::{Bounds, Options, Outbox, Spool};
+use crate::relay::wording;
 use crate::store::Store;
+use crate::store::domains::Domains;
 use crate::time::Clock as _;
 
 /// Whom commands are given to.
@@ -120,8 +122,13 @@ async fn desk_of(settings: &Settings, may_create: bool) -> Result<(Desk, Arc<Sle
     let clock = Arc::new(MachineClock);
     let directory = Arc::new(ArcSwap::from_pointee(crate::store::tenants::load(object.as_ref()).await?));
     let applier = Applier::new(Arc::clone(&object), Arc::clone(&directory), clock.clone(), settings.node.clone())
-        .with_rules(settings.suppression.rules());
-    Ok((Desk::new(object, directory, clock, Arc::new(MachineRandom), applier, None), store))
+        .with_rules(settings.suppression.rules())
+        .with_domains(Arc::new(Domains::new(settings.events.domains_per_day)));
+    let desk = Desk::new(object, directory, clock, Arc::new(MachineRandom), applier, None);
+    let rules = settings.reputation.rules;
+    desk.ask_of_rules(Box::new(move || rules));
+    desk.speak_as(wording::spoken);
+    Ok((desk, store))
 }
 
 /// Opens the store.

@@ -11,12 +11,14 @@ mod credential;
 mod demo;
 mod door;
 mod events;
+mod explain;
 mod import;
 mod outbox;
 mod output;
 mod progress;
 mod send_test;
 mod serve;
+mod simulate;
 mod store;
 mod suppression;
 mod tenant;
@@ -93,6 +95,10 @@ enum Command {
     /// Check the store and the outbox's files, and make the outbox's rows anew
     #[command(subcommand)]
     Store(store::Store),
+    /// Show the chain of rules that a message would meet, each with its value and its limit, and the reply
+    Explain(explain::Explain),
+    /// Show who would have been warned, slowed and paused under other limits, by the mail that was sent
+    Simulate(simulate::Simulate),
     /// Send one message through the running relay, by SMTP
     SendTest(send_test::SendTest),
     /// Work with archived SES events
@@ -165,6 +171,8 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Audit(audit) => audit.run(context),
         Command::Warmup(warmup) => warmup.run(context),
         Command::Store(store) => store.run(context),
+        Command::Explain(explain) => explain.run(context),
+        Command::Simulate(simulate) => simulate.run(context),
         Command::SendTest(send_test) => send_test.run(context),
         Command::Events(events) => events.run(context),
         Command::Status => serve::status(context),

@@ -8,21 +8,31 @@ use super::door::{Door, ask, strange};
 use super::output::{Out, or_dash};
 use super::{Context, Failure, block_on, value};
 use crate::admin::command::PAGE;
-use crate::admin::view::{StreamView, TenantRow, TenantView};
+use crate::admin::view::{DomainRow, RateView, StandingView, StreamView, TenantRow, TenantView};
 use crate::admin::{Request, Response};
 use crate::config::{self, Settings};
 use crate::mail::{StreamId, TenantId};
-use crate::policy::tenant::Limits;
+use crate::policy::reputation::{Offence, Step, percent};
+use crate::policy::tenant::{Limits, StreamKind};
 
 /// Tenants.
 #[derive(Subcommand, Debug)]
 pub(super) enum Tenant {
     /// List all tenants
     List,
-    /// Show one tenant: streams, limits, credentials, and what became of its mail
+    /// Show one tenant: streams, limits, credentials, what became of its mail, its standing, and how near
+    /// the next step is
     Show {
         /// Which tenant
         tenant: TenantId,
+    },
+    /// Show what became of a tenant's mail by recipient domain, the worst first
+    Domains {
+        /// Which tenant
+        tenant: TenantId,
+        /// Days (UTC), today among them
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=400))]
+        days: u32,
     },
     /// Stop a tenant's mail, or one stream's; its clients hear 451, or 550 if so declared
     Pause {
@@ -100,12 +110,21 @@ impl Tenant {
             let request = match self {
                 Self::List => return list(&settings, out).await,
                 Self::Show { tenant } => Request::TenantShow { tenant },
+                Self::Domains { tenant, days } => return domains(&settings, out, tenant, days).await,
                 Self::Pause { tenant, stream, reason } => Request::TenantPause { tenant, stream, reason },
                 Self::Resume { tenant, stream, reason } => Request::TenantResume { tenant, stream, reason },
                 Self::Limits(limits) => limits.request(),
             };
+            let resumed = match &request {
+                Request::TenantResume { stream: Some(stream), .. } => Some(stream.clone()),
+                _ => None,
+            };
             match ask(&settings, request).await? {
-                Response::Tenant(tenant) => show(&tenant, out),
+                Response::Tenant(tenant) => {
+                    show(&tenant, out)?;
+                    resumed.into_iter().for_each(|stream| tell_of_what_stays(&tenant, &stream, out));
+                    Ok(())
+                }
                 _ => Err(strange()),
             }
         })
@@ -176,14 +195,22 @@ async fn list(settings: &Settings, out: Out) -> Result<(), Failure> {
         return Ok(());
     }
     let cells = rows.iter().map(|row| {
-        let standing = match (row.paused, row.paused_streams.as_slice()) {
-            (true, _) => "paused".to_owned(),
-            (false, []) => "sending".to_owned(),
-            (false, streams) => format!("paused: {}", joined(streams)),
+        let sending = match (row.paused, row.ses_disabled, row.paused_streams.as_slice()) {
+            (true, ..) => "paused".to_owned(),
+            (false, true, _) => "disabled by Amazon SES".to_owned(),
+            (false, false, []) => "yes".to_owned(),
+            (false, false, streams) => format!("but {}", joined(streams)),
         };
-        vec![row.id.to_string(), standing, joined(&row.streams), row.credentials.to_string(), row.senders.join(", ")]
+        vec![
+            row.id.to_string(),
+            sending,
+            standings(row),
+            joined(&row.streams),
+            row.credentials.to_string(),
+            row.senders.join(", "),
+        ]
     });
-    out.table(&["TENANT", "STANDING", "STREAMS", "CREDENTIALS", "SENDERS"], &cells.collect::<Vec<_>>());
+    out.table(&["TENANT", "SENDING", "STANDING", "STREAMS", "CREDENTIALS", "SENDERS"], &cells.collect::<Vec<_>>());
     Ok(())
 }
 
@@ -197,7 +224,18 @@ fn show(tenant: &TenantView, out: Out) -> Result<(), Failure> {
     };
     out.pairs(&[
         ("tenant", tenant.id.to_string()),
-        ("standing", standing(&tenant.pause)),
+        ("sending", standing(&tenant.pause)),
+        (
+            "Amazon SES",
+            tenant
+                .ses_pause
+                .as_ref()
+                .map(|pause| format!("disabled since {}: {}", pause.at, pause.reason))
+                .unwrap_or_default(),
+        ),
+        ("standing", standing_words(&tenant.standing)),
+        ("rates of all", rates(&tenant.rates)),
+        ("ceilings", if tenant.young { "those of a new tenant".into() } else { String::new() }),
         ("contact", tenant.contact.clone().unwrap_or_default()),
         ("senders", tenant.senders.join(", ")),
         ("SES tenant", tenant.ses_tenant.clone().unwrap_or_default()),
@@ -219,10 +257,14 @@ fn show(tenant: &TenantView, out: Out) -> Result<(), Failure> {
             "7 DAYS",
             "OUTBOX",
             "LIMITS",
-            "STANDING",
+            "SENDING",
         ],
         &rows,
     );
+    for stream in &tenant.streams {
+        out.line("");
+        judged(stream, out);
+    }
     out.line("");
     if tenant.credentials.is_empty() {
         out.line(format!("no credentials; `bulkhead credential issue {}` makes one", tenant.id));
@@ -268,6 +310,122 @@ fn limits(limits: &Limits) -> String {
     .filter_map(|(name, rate)| rate.map(|rate| format!("{name} {rate}")))
     .collect::<Vec<_>>()
     .join(", ")
+}
+
+/// A tenant's standings in a list: its sum's, then its streams'.
+fn standings(row: &TenantRow) -> String {
+    let streams = row.braked_streams.iter().map(|(stream, step)| format!("{stream} {}", step.words()));
+    let own = (row.standing > Step::Good).then(|| row.standing.words().to_owned());
+    let all: Vec<String> = own.into_iter().chain(streams).collect();
+    if all.is_empty() { Step::Good.words().to_owned() } else { all.join(", ") }
+}
+
+fn standing_words(standing: &StandingView) -> String {
+    let resumed = standing.resumed.as_ref().map(|at| format!("; counted from {at}")).unwrap_or_default();
+    let (Some(since), Some(charge)) = (&standing.since, &standing.charge) else {
+        let since = standing.good_since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+        return format!("good{since}{resumed}");
+    };
+    let would = if standing.shadow { "only told of: would be " } else { "" };
+    format!("{would}{} since {since}: {charge}{resumed}", standing.step.words())
+}
+
+/// `bounces 6.2 % in 24 hours (31 of 500), 1.2 % in 7 days (…)`.
+fn rates(rates: &[RateView]) -> String {
+    let one = |rate: &RateView| {
+        format!(
+            "{}s {} in {} ({} of {})",
+            rate.offence.word(),
+            percent(rate.rate),
+            rate.span.words(),
+            rate.bad,
+            rate.accepted
+        )
+    };
+    rates.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// A stream's standing, its rates beside their limits, and what comes next.
+fn judged(stream: &StreamView, out: Out) {
+    let lines = |offence: Offence| {
+        let limits = stream.rates.iter().find(|rate| rate.offence == offence);
+        limits.map(|rate| {
+            let (warn, slow, pause) = (percent(rate.warn), percent(rate.slow), percent(rate.pause));
+            format!("{}s: warned over {warn}, slowed over {slow}, paused over {pause}", offence.word())
+        })
+    };
+    let limits: Vec<String> = Offence::ALL.into_iter().filter_map(lines).collect();
+    out.pairs(&[
+        ("stream", stream.id.to_string()),
+        ("standing", standing_words(&stream.standing)),
+        ("enforce", if stream.enforce { String::new() } else { "no: standing is only logged".into() }),
+        ("rates", rates(&stream.rates)),
+        ("limits", limits.join("; ")),
+        ("forecast", forecast(stream)),
+        ("exposure", stream.exposure.clone().unwrap_or_default()),
+    ]);
+}
+
+fn forecast(stream: &StreamView) -> String {
+    let more = |next: &crate::admin::view::ForecastView| {
+        let (s, what) = (if next.more == 1 { "" } else { "s" }, next.offence.word());
+        format!("{} more {what}{s} at this volume: {}", next.more, next.step.words())
+    };
+    let mut words: Vec<String> = stream.forecast.iter().map(more).collect();
+    let standing = &stream.standing;
+    if standing.step > Step::Good {
+        match (&standing.clears, &standing.good) {
+            (Some(better), Some(good)) if better == good => words.push(format!("clean until {good}: good again")),
+            (Some(better), Some(good)) => words.push(format!("clean until {better}: better; until {good}: good again")),
+            (_, _) => words.push("it stays until `bulkhead tenant resume`".into()),
+        }
+    }
+    words.join("; ")
+}
+
+/// A stream's fresh window does not end what its tenant's sum has come to.
+fn tell_of_what_stays(tenant: &TenantView, stream: &StreamId, out: Out) {
+    let kind = tenant.streams.iter().find(|one| one.id == *stream).map(|one| one.kind);
+    let stops = match tenant.standing.step {
+        Step::Paused => true,
+        Step::TransactionalOnly => kind != Some(StreamKind::Transactional),
+        Step::Good | Step::Warned | Step::Slowed => false,
+    };
+    if stops && !tenant.standing.shadow {
+        out.note(format!(
+            "note: stream {stream} still waits, since its tenant is {}; `bulkhead tenant resume {}` ends that, too",
+            tenant.standing.step.words(),
+            tenant.id
+        ));
+    }
+}
+
+async fn domains(settings: &Settings, out: Out, tenant: TenantId, days: u32) -> Result<(), Failure> {
+    let Response::Domains(rows) = ask(settings, Request::TenantDomains { tenant, days }).await? else {
+        return Err(strange());
+    };
+    if out.json {
+        return Ok(out.json(&rows)?);
+    }
+    if rows.is_empty() {
+        out.line(format!("no mail of the last {days} days"));
+        return Ok(());
+    }
+    let cells = rows.iter().map(|DomainRow { domain, counts, bounce_rate, complaint_rate }| {
+        vec![
+            if domain == "*" { "all others".to_owned() } else { domain.clone() },
+            counts.accepted.to_string(),
+            counts.delivered.to_string(),
+            counts.bounced.to_string(),
+            percent(*bounce_rate),
+            counts.complained.to_string(),
+            percent(*complaint_rate),
+            counts.soft_bounced.to_string(),
+        ]
+    });
+    let header = ["DOMAIN", "ACCEPTED", "DELIVERED", "BOUNCED", "RATE", "COMPLAINED", "RATE", "SOFT BOUNCED"];
+    out.table(&header, &cells.collect::<Vec<_>>());
+    Ok(())
 }
 
 fn joined(names: &[StreamId]) -> String {

@@ -223,6 +223,7 @@ impl Settings {
             wait_seconds,
             ledger_days,
             counter_days,
+            domains_per_day,
         );
         let watch = differing!(
             watch,

@@ -186,6 +186,7 @@ pub struct Events {
     pub wait_seconds: Duration,
     pub ledger_days: usize,
     pub counter_days: usize,
+    pub domains_per_day: usize,
 }
 
 /// When standing changes. Fields are the keys of `[reputation]`.
@@ -637,6 +638,8 @@ impl Events {
                 "Days for which an applied event is remembered, so that it counts once. SQS keeps a message for up to 14."),
             counter_days: s.whole("counter_days", 35, 8..=400,
                 "Days for which the counters of an hour are kept."),
+            domains_per_day: s.whole("domains_per_day", 200, 0..=2_000,
+                "Recipient domains by which a tenant's mail of a day is counted one by one; all further ones are counted together."),
         };
         section.end();
         events
@@ -644,8 +647,13 @@ impl Events {
 }
 
 impl Reputation {
-    pub(super) fn of(mut section: Section<'_>) -> Self {
-        let (s, usual) = (&mut section, Rules::default());
+    pub(super) fn of(section: Section<'_>) -> Self {
+        Self::over(section, Rules::default())
+    }
+
+    /// What the section says, and where it says nothing, as it is `usual`.
+    pub(super) fn over(mut section: Section<'_>, usual: Rules) -> Self {
+        let s = &mut section;
         let rules = Rules {
             enforce: s.flag("enforce", usual.enforce,
                 "False: standings are only logged, as would_…, and brake nobody. Tenants and streams may say so for themselves."),

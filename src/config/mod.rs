@@ -22,6 +22,7 @@ mod difference;
 mod file;
 mod given;
 mod groups;
+mod limits;
 mod problem;
 mod setting;
 mod tenants;
@@ -37,6 +38,7 @@ pub use groups::{
     Admin, Audit, Aws, CertificateFiles, Events, Exposure, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log,
     Notify, Outbox, Reputation, SesSync, Stolen, Suppression, Tls, Watch,
 };
+pub use limits::{Tried, TriedTenant, load_limits, read_limits};
 pub use problem::{Note, Place, Problem};
 pub use tenants::{load_tenants, read_tenants};
 

@@ -95,7 +95,7 @@ impl Reader {
                 self.notes.push(place.note(section.key("ses_tenant"), what));
             }
         }
-        let limits = self.limits(&mut section);
+        let limits = limits(&mut section);
         let weight =
             section.read("weight", |given| given.whole(&(1..=Tenant::LARGEST_WEIGHT.into()), Tenant::WEIGHT.into()));
         let enforce = section.read("enforce", Given::flag);
@@ -218,7 +218,7 @@ impl Reader {
         let dsn = section.read("dsn", Given::flag);
         let enforce = section.read("enforce", Given::flag);
         let exposure = section.read("exposure", Given::flag);
-        let limits = self.limits(&mut section);
+        let limits = limits(&mut section);
         section.end();
         let kind = kind?;
         Some(Stream {
@@ -240,35 +240,6 @@ impl Reader {
             pause: None,
             standing: Standing::default(),
         })
-    }
-
-    fn limits(&mut self, section: &mut Section<'_>) -> Limits {
-        let Some(mut table) = section.table("limits") else { return Limits::default() };
-        let mut rate = |key| {
-            table.read(key, |given| {
-                let cure = "write a rate above 0 and up to 1: 5 % is 0.05";
-                given.above_zero(1.0, cure)
-            })
-        };
-        let limits = Limits {
-            warn_bounce: rate("warn_bounce"),
-            warn_complaint: rate("warn_complaint"),
-            pause_bounce: rate("pause_bounce"),
-            pause_complaint: rate("pause_complaint"),
-        };
-        for (key, over, warn, pause) in [
-            ("warn_bounce", "pause_bounce", limits.warn_bounce, limits.pause_bounce),
-            ("warn_complaint", "pause_complaint", limits.warn_complaint, limits.pause_complaint),
-        ] {
-            if let (Some(warn), Some(pause)) = (warn, pause)
-                && warn > pause
-            {
-                let what = format!("is {warn}, above {over} ({pause}), so the warning would come too late");
-                table.fault(key, Fault::new(what, format!("lower it, or raise {over}")));
-            }
-        }
-        table.end();
-        limits
     }
 
     fn credential(
@@ -363,6 +334,36 @@ fn common<'s>(a: &'s SenderPattern, b: &'s SenderPattern) -> Option<&'s SenderPa
     }
 }
 
+/// The limits of a tenant or a stream, if its section has any.
+pub(super) fn limits(section: &mut Section<'_>) -> Limits {
+    let Some(mut table) = section.table("limits") else { return Limits::default() };
+    let mut rate = |key| {
+        table.read(key, |given| {
+            let cure = "write a rate above 0 and up to 1: 5 % is 0.05";
+            given.above_zero(1.0, cure)
+        })
+    };
+    let limits = Limits {
+        warn_bounce: rate("warn_bounce"),
+        warn_complaint: rate("warn_complaint"),
+        pause_bounce: rate("pause_bounce"),
+        pause_complaint: rate("pause_complaint"),
+    };
+    for (key, over, warn, pause) in [
+        ("warn_bounce", "pause_bounce", limits.warn_bounce, limits.pause_bounce),
+        ("warn_complaint", "pause_complaint", limits.warn_complaint, limits.pause_complaint),
+    ] {
+        if let (Some(warn), Some(pause)) = (warn, pause)
+            && warn > pause
+        {
+            let what = format!("is {warn}, above {over} ({pause}), so the warning would come too late");
+            table.fault(key, Fault::new(what, format!("lower it, or raise {over}")));
+        }
+    }
+    table.end();
+    limits
+}
+
 /// The default stream: the one that is named, else the only one.
 fn default_stream(section: &mut Section<'_>, streams: &BTreeMap<StreamId, Stream>) -> Option<StreamId> {
     let typed = section.given("default_stream").is_some();
@@ -448,7 +449,7 @@ fn warmup(section: &mut Section<'_>) -> Option<Warmup> {
     Some(Warmup { start: start?, first_day: first_day?, days: u32::try_from(days?).ok()?, target: target? })
 }
 
-fn id<T>(given: &Given<'_>, parse: fn(&str) -> Result<T, IdError>) -> Result<T, Fault> {
+pub(super) fn id<T>(given: &Given<'_>, parse: fn(&str) -> Result<T, IdError>) -> Result<T, Fault> {
     given.text().and_then(|text| value::id(text, parse))
 }
 

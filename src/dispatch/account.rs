@@ -29,12 +29,14 @@ pub const STALE: u32 = 10;
 const NEAR: (f64, f64) = (0.80, 0.75);
 
 /// A change of how SES sees the account.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct AccountNews {
     /// `HEALTHY`, `PROBATION`, `SHUTDOWN`; empty if SES says nothing.
     pub enforcement_status: String,
     /// False: the account's sending is paused.
     pub sending_enabled: bool,
+    /// Recipients sent in 24 hours and the most of them, when the quota has become nearly used up.
+    pub near_quota: Option<(f64, f64)>,
 }
 
 /// What has been told of the account.
@@ -66,7 +68,7 @@ impl Dispatch {
 
     async fn learn_account(self: Arc<Self>, first: oneshot::Sender<()>, drain: CancellationToken) {
         let mut first = Some(first);
-        let standing = AccountNews { enforcement_status: String::new(), sending_enabled: true };
+        let standing = AccountNews { enforcement_status: String::new(), sending_enabled: true, near_quota: None };
         let mut told = Told { rate: None, standing, is_near: false, is_unknown: false, misses: 0 };
         loop {
             match self.means.mailer.account().await {
@@ -100,6 +102,7 @@ impl Dispatch {
         let news = AccountNews {
             enforcement_status: account.enforcement_status.clone(),
             sending_enabled: account.sending_enabled,
+            near_quota: None,
         };
         let is_shut = !news.sending_enabled || news.enforcement_status == "SHUTDOWN";
         let quota = Quota { most, sent, reserve: self.options.quota_reserve, is_shut };
@@ -109,6 +112,9 @@ impl Dispatch {
             let used = sent / most;
             if used >= NEAR.0 && !told.is_near {
                 journal::quota_near(most, sent);
+                if let Some(tell) = self.account_news.get() {
+                    tell(AccountNews { near_quota: Some((sent, most)), ..news.clone() });
+                }
             }
             told.is_near = used >= NEAR.0 || told.is_near && used >= NEAR.1;
         }

@@ -20,7 +20,9 @@ use super::parcel::{Answered, Parcel};
 use crate::journal;
 use crate::mail::{StreamId, TenantId};
 use crate::outbox::Cause;
+use crate::policy::effect::SIMULATOR;
 use crate::policy::tenant::Cohort;
+use crate::store::domains;
 use crate::time::Timestamp;
 use crate::upstream::{Call, Outcome, Retry, classify};
 
@@ -82,7 +84,7 @@ impl Dispatch {
     async fn call(&self, parcel: &Parcel, recipients: &[usize]) -> Outcome {
         let begun = self.means.clock.instant();
         let outcome = self.offer(parcel, recipients).await;
-        self.observe(parcel, recipients.len(), &outcome, begun);
+        self.observe(parcel, recipients, &outcome, begun);
         outcome
     }
 
@@ -116,25 +118,37 @@ impl Dispatch {
         stream.map_or(Cohort::of(now.hour()), |stream| stream.standing.cohort(now))
     }
 
+    /// Counts recipients that SES took. Those of its simulator never count: their events do not either, and
+    /// mail to it would make every rate look better.
+    fn count(&self, parcel: &Parcel, stream: &StreamId, recipients: &[usize]) {
+        let (tally, now) = (&self.means.tally, self.means.clock.now());
+        let to = parcel.manifest.recipients.as_slice();
+        let domains = recipients.iter().filter_map(|at| to.get(*at)).map(|mailbox| mailbox.domain().as_str());
+        let counted: Vec<&str> = domains.filter(|domain| !domain.eq_ignore_ascii_case(SIMULATOR)).collect();
+        let tenant = &parcel.manifest.tenant;
+        let cohort = self.cohort(tenant, stream, now);
+        tally.accepted(tenant, stream, cohort, u64::try_from(counted.len()).unwrap_or(u64::MAX));
+        tally.at_domains(tenant, domains::day_of(now), counted);
+    }
+
     /// Notes an outcome wherever it counts. The mailer has counted its call.
-    fn observe(&self, parcel: &Parcel, recipients: usize, outcome: &Outcome, begun: std::time::Instant) {
+    fn observe(&self, parcel: &Parcel, recipients: &[usize], outcome: &Outcome, begun: std::time::Instant) {
         let (means, lane) = (&self.means, &parcel.lane());
         let now = means.clock.instant();
         if let Some(cure) = classify::cure(outcome) {
             self.alarms.consider(lane, outcome, cure, now);
         }
         if let (Outcome::Sent(_), Some(stream)) = (outcome, &lane.stream) {
-            let cohort = self.cohort(&lane.tenant, stream, means.clock.now());
-            means.tally.accepted(&lane.tenant, stream, cohort, u64::try_from(recipients).unwrap_or(u64::MAX));
+            self.count(parcel, stream, recipients);
         }
         let failure = Cause::of(outcome);
         if failure == Some(Cause::Unknown) {
-            journal::outcome_unknown(&parcel.manifest, recipients, words(outcome));
+            journal::outcome_unknown(&parcel.manifest, recipients.len(), words(outcome));
         }
         let fraction = means.random.fraction();
         // Whom SES may have counts as sent: at its gates it is the one that costs.
         let taken = matches!(outcome, Outcome::Sent(_) | Outcome::Unknown(_)).then(|| {
-            let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
+            let recipients = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
             (recipients, parcel.calls.use_up(recipients))
         });
         let changes = {

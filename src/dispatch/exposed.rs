@@ -13,6 +13,7 @@ use super::Dispatch;
 use super::past::KEEP;
 use crate::journal;
 use crate::outbox::Lane;
+use crate::policy::explain::{EXPOSURE, Gate};
 use crate::policy::exposure::{OutcomeKind, View};
 use crate::policy::warmup::day_of;
 use crate::store::{BATCH_ITEMS, Batch, If, Key, record};
@@ -34,6 +35,26 @@ impl Dispatch {
     /// How a stream's exposure window stands; `None` where none is in force.
     pub fn exposure(&self, lane: &Lane) -> Option<View> {
         self.board().gates.view(lane, self.means.clock.now())
+    }
+
+    /// The gates of a lane that are no breaker, no rate and no cap, as `explain` shows them: its exposure
+    /// window.
+    pub fn gates_of(&self, lane: &Lane) -> Vec<Gate> {
+        let Some(View { window, outstanding, reserved, round, outcomes, bad }) = self.exposure(lane) else {
+            return Vec::new();
+        };
+        let out = outstanding + reserved;
+        let limit = match window {
+            Some(window) => format!("{window} ({outcomes} outcomes of the {round} that decide, {bad} bad)"),
+            None => "open".into(),
+        };
+        vec![Gate {
+            name: EXPOSURE.into(),
+            value: format!("{out} recipients without an outcome"),
+            limit,
+            open: window.is_none_or(|window| out < window),
+            until: None,
+        }]
     }
 
     /// Reserved recipients are not offered.

@@ -35,6 +35,7 @@ use crate::policy::tenant::{Cohort, Suppression, SuppressionReason};
 use crate::secret::Random;
 use crate::store::counters::{self, Counts, Row};
 use crate::store::directory::{Current, Directory};
+use crate::store::domains::{self, Domains};
 use crate::store::ledger::{self, Share};
 use crate::store::ses_statuses::{self, Status};
 use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, record, runs, suppressions};
@@ -78,6 +79,7 @@ pub struct Applier {
     node: String,
     hearing: Hearing,
     rules: Rules,
+    domains: Arc<Domains>,
 }
 
 /// One owned event on its way.
@@ -104,6 +106,8 @@ struct Part {
     count: Option<Count>,
     suppress: Option<(Mailbox, Suppression)>,
     run: Option<(Mailbox, Step)>,
+    /// By which domain it is counted, too: the recipient's, and where that has no row, all others'.
+    domain: Option<domains::Row>,
 }
 
 /// Parts that go into one commit.
@@ -115,6 +119,7 @@ struct Fold {
     rows: BTreeMap<Row, (If, Counts)>,
     entries: BTreeMap<Key, Entry>,
     runs: BTreeMap<Key, RunRow>,
+    domains: BTreeMap<domains::Row, (If, Counts)>,
 }
 
 /// A run of soft bounces as it is to be.
@@ -143,7 +148,20 @@ struct Stopped {
 impl Applier {
     /// `node` names the counter rows this one writes: not empty, without NUL.
     pub fn new(store: Arc<dyn Store>, directory: Current, clock: Arc<dyn Clock>, node: String) -> Self {
-        Self { store, directory, clock, node, hearing: Hearing::default(), rules: Rules::default() }
+        Self {
+            store,
+            directory,
+            clock,
+            node,
+            hearing: Hearing::default(),
+            rules: Rules::default(),
+            domains: Arc::default(),
+        }
+    }
+
+    /// The same with another bound on the domains of a tenant's day. Appliers of one node share it.
+    pub fn with_domains(self, domains: Arc<Domains>) -> Self {
+        Self { domains, ..self }
     }
 
     /// The same, heard by whoever is there when something is applied.
@@ -270,6 +288,76 @@ impl Applier {
             }
         }
         Err((accepted.to_vec(), why))
+    }
+
+    /// Adds accepted recipients to the rows of their domains. What the store did not take comes back; what
+    /// meets a damaged row is told and given up, since it is a statistic.
+    pub async fn count_domains(&self, accepted: Vec<(domains::Row, u64)>) -> Vec<(domains::Row, u64)> {
+        let mut left = Vec::new();
+        for chunk in accepted.chunks(BATCH_ITEMS) {
+            if let Err(reason) = self.count_some_domains(chunk).await {
+                journal::events_deferred(0, &format!("accepted recipients of {} domains wait: {reason}", chunk.len()));
+                left.extend_from_slice(chunk);
+            }
+        }
+        left
+    }
+
+    async fn count_some_domains(&self, accepted: &[(domains::Row, u64)]) -> Result<(), String> {
+        for _ in 0..ATTEMPTS {
+            let mut sums: BTreeMap<domains::Row, (If, Counts)> = BTreeMap::new();
+            for (row, recipients) in accepted {
+                let found = self.domain_row(&sums, row).await.map_err(|error| error.to_string())?;
+                let Some((row, there)) = found else { continue };
+                let (_, counts) = sums.entry(row).or_insert(there);
+                *counts += Counts { accepted: *recipients, ..Counts::default() };
+            }
+            let mut batch = Batch::new();
+            for (row, (condition, counts)) in &sums {
+                domains::write(&mut batch, row, &self.node, *condition, counts);
+            }
+            match self.store.commit(batch).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict(_)) => {}
+                Err(
+                    error @ (CommitError::KeyTwice(_)
+                    | CommitError::TooMany
+                    | CommitError::TooLong(_)
+                    | CommitError::Unavailable(_)),
+                ) => return Err(error.to_string()),
+            }
+        }
+        Err("the rows kept changing".into())
+    }
+
+    /// The row in which a domain is counted, and how it stands if it is not among `there`. `None`: it is
+    /// damaged, which is told and holds up nobody.
+    async fn domain_row(
+        &self,
+        there: &BTreeMap<domains::Row, (If, Counts)>,
+        wanted: &domains::Row,
+    ) -> Result<Option<(domains::Row, (If, Counts))>, ReadError> {
+        let read = async {
+            let row = self.domains.row(&*self.store, &wanted.tenant, wanted.day, &wanted.domain).await?;
+            if let Some(known) = there.get(&row) {
+                let known = *known;
+                return Ok((row, known));
+            }
+            let (counts, condition) = domains::read(&*self.store, &row, &self.node).await?;
+            Ok((row, (condition, counts)))
+        };
+        match read.await {
+            Ok(found) => Ok(Some(found)),
+            Err(ReadError::Corrupt(key, what)) => {
+                journal::record_damaged(
+                    &key.to_string(),
+                    &what,
+                    "restore a backup; its tenant's mail goes on uncounted by this domain",
+                );
+                Ok(None)
+            }
+            Err(error @ ReadError::Unavailable(_)) => Err(error),
+        }
     }
 
     /// Commits all parts, group by group, and marks their tasks.
@@ -428,8 +516,8 @@ impl Applier {
     async fn fold(&self, group: Group, fault: &mut Option<Stopped>, now: Timestamp) -> (Fold, Group) {
         let mut fold = Fold::default();
         let mut folded = Vec::with_capacity(group.len());
-        for part in group {
-            match self.meet(&mut fold, &part, now).await {
+        for mut part in group {
+            match self.meet(&mut fold, &mut part, now).await {
                 Ok(()) => {
                     fold.add(&part, &self.rules, now);
                     folded.push(part);
@@ -441,7 +529,7 @@ impl Applier {
     }
 
     /// Reads the records that `part` changes, unless the fold has them.
-    async fn meet(&self, fold: &mut Fold, part: &Part, now: Timestamp) -> Result<(), ReadError> {
+    async fn meet(&self, fold: &mut Fold, part: &mut Part, now: Timestamp) -> Result<(), ReadError> {
         let row = match &part.run {
             Some((mailbox, _)) => {
                 let key = Key::run(&part.row.tenant, mailbox);
@@ -468,6 +556,12 @@ impl Applier {
         if part.count.is_some() && !fold.rows.contains_key(&part.row) {
             let (counts, condition) = counters::read(&*self.store, &part.row, &self.node).await?;
             fold.rows.insert(part.row.clone(), (condition, counts));
+        }
+        if let Some(wanted) = part.domain.take()
+            && let Some((row, there)) = self.domain_row(&fold.domains, &wanted).await?
+        {
+            fold.domains.entry(row.clone()).or_insert(there);
+            part.domain = Some(row);
         }
         fold.entries.extend(entry);
         fold.runs.extend(row);
@@ -497,6 +591,11 @@ impl Fold {
         {
             *counts += one(count);
         }
+        if let Some(count) = part.count
+            && let Some((_, counts)) = part.domain.as_ref().and_then(|row| self.domains.get_mut(row))
+        {
+            *counts += one(count);
+        }
         if let Some((_, new)) = &part.suppress
             && let Some(entry) = part.entry_key().and_then(|key| self.entries.get_mut(&key))
             && !entry.there.as_ref().is_some_and(|there| effect::outlasts(there, new))
@@ -523,6 +622,9 @@ impl Fold {
         }
         for (row, (condition, counts)) in &self.rows {
             counters::write(&mut batch, row, node, *condition, counts);
+        }
+        for (row, (condition, counts)) in &self.domains {
+            domains::write(&mut batch, row, node, *condition, counts);
         }
         for (key, entry) in &self.entries {
             match &entry.there {
@@ -665,6 +767,7 @@ fn shares(task: usize, event: &Event, owner: &Owner, directory: &Directory, now:
     let known = directory.tenant(&owner.tenant).and_then(|tenant| tenant.streams.get(&stream));
     let cohort = known.map_or(Cohort::of(sent.hour()), |stream| stream.standing.cohort(sent));
     let row = Row { tenant: owner.tenant.clone(), stream, cohort };
+    let day = domains::day_of(sent);
     let part = |Effect { recipient, count, suppress, run }| Part {
         task,
         share: Share::of(event, &recipient),
@@ -673,6 +776,11 @@ fn shares(task: usize, event: &Event, owner: &Owner, directory: &Directory, now:
         count,
         suppress,
         run,
+        domain: count.filter(|count| domains::counts(*count)).map(|_| domains::Row {
+            tenant: row.tenant.clone(),
+            day,
+            domain: domains::domain_of(&recipient),
+        }),
     };
     effect::effects(event, &Before { now }).into_iter().map(part).collect()
 }
@@ -709,7 +817,8 @@ impl Part {
     fn most_writes(&self) -> usize {
         // A step of a run may write the run and its entry.
         let run = 2 * usize::from(self.run.is_some());
-        ledger::WRITES + usize::from(self.count.is_some()) + usize::from(self.suppress.is_some()) + run
+        let counted = usize::from(self.count.is_some()) + usize::from(self.domain.is_some());
+        ledger::WRITES + counted + usize::from(self.suppress.is_some()) + run
     }
 }
 
@@ -720,11 +829,13 @@ struct Packing {
     rows: HashSet<Row>,
     entries: HashSet<Key>,
     runs: HashSet<Key>,
+    domains: HashSet<domains::Row>,
 }
 
 impl Packing {
     fn writes(&self) -> usize {
-        self.parts.len() * ledger::WRITES + self.rows.len() + self.entries.len() + self.runs.len()
+        let counted = self.rows.len() + self.domains.len();
+        self.parts.len() * ledger::WRITES + counted + self.entries.len() + self.runs.len()
     }
 
     fn add(&mut self, part: Part) {
@@ -733,6 +844,7 @@ impl Packing {
         }
         self.entries.extend(part.entry_key());
         self.runs.extend(part.run_key().map(|(key, _)| key));
+        self.domains.extend(part.domain.clone());
         self.parts.push(part);
     }
 
@@ -740,6 +852,7 @@ impl Packing {
         self.rows.clear();
         self.entries.clear();
         self.runs.clear();
+        self.domains.clear();
         std::mem::take(&mut self.parts)
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::journal;
 use crate::policy::run::Rules;
 use crate::store::{
-    BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, audit, counters, ledger, runs, suppressions,
+    BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, audit, counters, domains, ledger, runs, suppressions,
 };
 use crate::time::{Clock, Hour, Timestamp};
 
@@ -46,6 +46,8 @@ pub struct Swept {
     pub shares: usize,
     /// Rows of counts.
     pub counters: usize,
+    /// Rows of counts by domain.
+    pub domains: usize,
     /// Entries of the audit trail.
     pub audit: usize,
     /// Runs of soft bounces.
@@ -116,10 +118,11 @@ impl Janitor {
         let now = moment.hour();
         let shares = self.sweep_ledger(Hour(now.0.saturating_sub(self.ledger_hours))).await?;
         let counters = self.sweep_counters(Hour(now.0.saturating_sub(self.counter_hours))).await?;
+        let domains = self.sweep_domains(Hour(now.0.saturating_sub(self.counter_hours))).await?;
         let audit = self.sweep_audit(self.clock.now().minus(self.audit)).await?;
         let runs = self.sweep_runs(moment.minus(self.rules.kept())).await?;
         let suppressions = self.sweep_suppressions(moment.minus(ENDED)).await?;
-        Ok(Swept { shares, counters, audit, runs, suppressions })
+        Ok(Swept { shares, counters, domains, audit, runs, suppressions })
     }
 
     async fn sweep_ledger(&self, before: Hour) -> Result<usize, SweepError> {
@@ -139,6 +142,22 @@ impl Janitor {
         let mut after = None;
         loop {
             let (keys, next) = counters::expired(&*self.store, before, after, BATCH_ITEMS).await?;
+            rows += keys.len();
+            if !keys.is_empty() {
+                self.remove(keys).await?;
+            }
+            match next {
+                Some(key) => after = Some(key),
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    async fn sweep_domains(&self, before: Hour) -> Result<usize, SweepError> {
+        let mut rows = 0;
+        let mut after = None;
+        loop {
+            let (keys, next) = domains::expired(&*self.store, before, after, BATCH_ITEMS).await?;
             rows += keys.len();
             if !keys.is_empty() {
                 self.remove(keys).await?;

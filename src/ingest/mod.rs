@@ -41,6 +41,7 @@ use crate::policy::run::Rules;
 use crate::retry::backoff;
 use crate::secret::Random;
 use crate::store::directory::Current;
+use crate::store::domains::Domains;
 use crate::store::tally::Tally;
 use crate::store::{Key, Pending, ReadError, Store};
 use crate::time::Clock;
@@ -119,6 +120,11 @@ impl Ingest {
         Self { poller, applier, tally, pollers: options.pollers }
     }
 
+    /// The same with a bound on the domains that a tenant's day is counted by.
+    pub fn with_domains(self, domains: Arc<Domains>) -> Self {
+        Self { applier: self.applier.with_domains(domains), ..self }
+    }
+
     /// The same, with what it applies heard by whoever is there.
     pub fn heard_by(self, hearing: Hearing) -> Self {
         Self { applier: self.applier.heard_by(hearing), ..self }
@@ -194,8 +200,10 @@ async fn apply(applier: &Applier, deliveries: Vec<Delivery>) {
 /// Writes the tally; what the store did not take goes back. Whether it took all.
 async fn flush(applier: &Applier, tally: &Tally) -> bool {
     let left = applier.count(tally.take()).await;
-    let all = left.is_empty();
+    let left_domains = applier.count_domains(tally.take_domains()).await;
+    let all = left.is_empty() && left_domains.is_empty();
     tally.put_back(left);
+    tally.put_back_domains(left_domains);
     all
 }
 

@@ -373,7 +373,7 @@ fn held<T>(reason: Reason) -> Verdict<T> {
 }
 
 /// When what stops a tenant or stream ends by itself.
-fn ends(reason: &Reason) -> Option<Timestamp> {
+pub(super) fn ends(reason: &Reason) -> Option<Timestamp> {
     match reason {
         Reason::TenantBraked(brake) | Reason::StreamBraked { brake, .. } => brake.clears,
         Reason::SenderNotOwned { .. }
@@ -405,7 +405,7 @@ fn tenant_stops(tenant: &Tenant) -> Option<Reason> {
 }
 
 /// What stops a stream's mail, where nothing stops its tenant's.
-fn stream_stops(tenant: &Tenant, stream: &Stream) -> Option<Reason> {
+pub(super) fn stream_stops(tenant: &Tenant, stream: &Stream) -> Option<Reason> {
     let id = &stream.id;
     if let Some(pause) = &stream.pause {
         return Some(Reason::StreamPaused { stream: id.clone(), pause: pause.clone() });
@@ -435,7 +435,7 @@ fn some_stream_runs(tenant: &Tenant, login: &Login) -> Result<(), Stop> {
 }
 
 /// The streams that the login may choose from, one at least.
-fn choices<'a>(tenant: &'a Tenant, login: &Login) -> Result<Vec<&'a Stream>, Stop> {
+pub(super) fn choices<'a>(tenant: &'a Tenant, login: &Login) -> Result<Vec<&'a Stream>, Stop> {
     let default = default_choice(tenant, login)?;
     Ok(if login.stream.is_some() { vec![default] } else { tenant.streams.values().collect() })
 }
@@ -448,7 +448,7 @@ fn default_choice<'a>(tenant: &'a Tenant, login: &Login) -> Result<&'a Stream, S
 
 /// The stream of a message: the credential's own; else the one it names, or whose configuration set
 /// it names; else the default.
-fn choose<'a>(tenant: &'a Tenant, login: &Login, wishes: &Wishes) -> Result<&'a Stream, Stop> {
+pub(super) fn choose<'a>(tenant: &'a Tenant, login: &Login, wishes: &Wishes) -> Result<&'a Stream, Stop> {
     let default = default_choice(tenant, login)?;
     let by_name = wishes.stream.as_deref().map(|name| named(tenant, login, name)).transpose()?;
     let by_set = wishes.configuration_set.as_deref().map(|name| owning(tenant, login, name)).transpose()?;

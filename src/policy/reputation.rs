@@ -277,6 +277,11 @@ impl Lines {
 }
 
 impl Ceilings {
+    /// The numbers of the first warning and of the pause.
+    pub fn of(&self, offence: Offence) -> (u64, u64) {
+        (self.warn(offence), self.pause(offence))
+    }
+
     fn warn(&self, offence: Offence) -> u64 {
         match offence {
             Offence::Bounce => self.warn_bounces,
@@ -304,6 +309,14 @@ impl Step {
             Self::Slowed => "slowed",
             Self::TransactionalOnly => "transactional_only",
             Self::Paused => "paused",
+        }
+    }
+
+    /// The same for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::TransactionalOnly => "left with its transactional streams",
+            Self::Good | Self::Warned | Self::Slowed | Self::Paused => self.word(),
         }
     }
 }
@@ -501,6 +514,8 @@ pub struct Contributor {
 pub struct AccountJudged {
     /// Why, if the account is over one of its lines: the figures are the account's.
     pub charge: Option<Charge>,
+    /// The same of every line that it is over.
+    pub charges: Vec<Charge>,
     /// The places of the worst contributors, each with its share of the bad events, the largest first:
     /// without them the rest is under the line.
     pub worst: Vec<(usize, f64)>,
@@ -512,18 +527,21 @@ pub fn judge_account(contributors: &[Contributor], rules: &Rules) -> AccountJudg
     let mut sum = Windows::default();
     contributors.iter().for_each(|one| sum += one.windows);
     let lines = [(Offence::Bounce, rules.account_bounce), (Offence::Complaint, rules.account_complaint)];
-    let mut found = AccountJudged { charge: None, worst: Vec::new() };
+    let mut found = AccountJudged { charge: None, charges: Vec::new(), worst: Vec::new() };
     for (offence, line) in lines {
         for span in Span::ALL {
             let figures = span.of(&sum);
             let (bad, accepted) = (offence.of(&figures), figures.accepted);
-            let over =
-                |bad: u64, accepted: u64| bad > 0 && rate(bad, accepted.max(rules.account_least_recipients)) > line;
+            // One complaint of a small account is over the line already: small numbers convict nobody here either.
+            let over = |bad: u64, accepted: u64| {
+                bad >= rules.least(offence) && rate(bad, accepted.max(rules.account_least_recipients)) > line
+            };
             if !over(bad, accepted) {
                 continue;
             }
             let charge = Charge { rule: Rule::Account, offence, span, bad, accepted, limit: line };
             found.charge.get_or_insert(charge);
+            found.charges.push(charge);
             let excess = |one: &Contributor| {
                 let figures = span.of(&one.windows);
                 offence.of(&figures) as f64 - line * figures.accepted as f64
@@ -587,14 +605,32 @@ fn later(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> 
 /// the first such hour after `now`; at the latest when the week is over.
 pub fn clears(history: &History, step: Step, now: Hour, judge: impl Fn(&Windows) -> Step) -> Timestamp {
     let mut ahead = history.clone();
-    for hours in 1..=WEEK + 1 {
-        let hour = Hour(now.0.saturating_add(hours));
+    first_hour(now, |hour| {
         ahead.roll(hour);
-        if judge(&ahead.windows()) < step {
-            return begin_of(hour);
-        }
-    }
-    begin_of(Hour(now.0.saturating_add(WEEK + 1)))
+        judge(&ahead.windows()) < step
+    })
+}
+
+/// The same of a tenant's sum, which is judged by `all` its streams and the `transactional` ones.
+pub fn clears_of_tenant(
+    all: &History,
+    transactional: &History,
+    step: Step,
+    now: Hour,
+    judge: impl Fn(&Windows, &Windows) -> Step,
+) -> Timestamp {
+    let (mut all, mut transactional) = (all.clone(), transactional.clone());
+    first_hour(now, |hour| {
+        all.roll(hour);
+        transactional.roll(hour);
+        judge(&all.windows(), &transactional.windows()) < step
+    })
+}
+
+fn first_hour(now: Hour, mut is_better: impl FnMut(Hour) -> bool) -> Timestamp {
+    let last = Hour(now.0.saturating_add(WEEK + 1));
+    let mut hours = (1..=WEEK).map(|hours| Hour(now.0.saturating_add(hours)));
+    begin_of(hours.find(|hour| is_better(*hour)).unwrap_or(last))
 }
 
 /// How many more bad events, of the recipients there are, take a stream to a worse step; `None` where
@@ -642,3 +678,6 @@ pub fn hours_of(span: Span) -> u32 {
         Span::Week => WEEK,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,13 @@ pub fn stopped(stop: &Stop) -> Refusal {
     }
 }
 
+/// The same as it stands on the wire: `451 4.7.1 …`.
+pub fn spoken(stop: &Stop) -> String {
+    let refusal = stopped(stop);
+    let reply = refusal.reply();
+    format!("{} {} {}", reply.code(), reply.enhanced(), reply.text())
+}
+
 /// Subject and detail of the enhanced status code, the text, and whether it is the login itself
 /// that is gone.
 fn words(reason: &Reason) -> ((u16, u16), String, bool) {

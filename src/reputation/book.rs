@@ -215,12 +215,11 @@ impl Book {
         }
         let lines = rules.lines_of_tenant(&tenant.limits);
         let judged = reputation::judge_tenant(&all.windows(), &transactional.windows(), &lines, rules, young);
-        let history = if judged.step == Step::Paused { &transactional } else { &all };
-        let clears =
-            clears_of(history, judged, now, |windows| match reputation::judge(windows, &lines, rules, young) {
-                Judged { step: Step::Paused, .. } => judged.step,
-                Judged { step, .. } => step.min(Step::Warned),
-            });
+        let judge = |all: &Windows, transactional: &Windows| {
+            reputation::judge_tenant(all, transactional, &lines, rules, young).step
+        };
+        let clears = (judged.step > Step::Good)
+            .then(|| reputation::clears_of_tenant(&all, &transactional, judged.step, now.hour(), judge));
         let shadow = !(rules.enforce && tenant.enforce);
         let brake = settled(&tenant.standing, judged, clears, (shadow, is_damaged), now);
         let mut after = standing_of(&tenant.standing, brake, all.first(), now);
@@ -231,11 +230,18 @@ impl Book {
 
     /// A pause for the account's sake, kept until the stream's own figures do no harm to it.
     fn for_the_account(&self, history: &History, now: Timestamp) -> (Judged, Option<Timestamp>) {
-        let Some(mut charge) = self.account.as_ref().and_then(|account| account.charge) else {
-            return (Judged::GOOD, None);
+        let windows = history.windows();
+        let rate_of = |charge: &Charge| {
+            let figures = charge.span.of(&windows);
+            reputation::rate(charge.offence.of(&figures), figures.accepted)
         };
+        // Of the lines that the account is over, the one to which this stream adds most.
+        let charges = self.account.as_ref().map(|account| account.charges.as_slice()).unwrap_or_default();
+        let excess = |charge: &&Charge| rate_of(charge) / charge.limit.max(1e-9);
+        let most = charges.iter().max_by(|a, b| excess(a).total_cmp(&excess(b)));
+        let Some(mut charge) = most.copied() else { return (Judged::GOOD, None) };
         // The line is the account's, the figures are the stream's own: its contact hears of no others'.
-        let figures = charge.span.of(&history.windows());
+        let figures = charge.span.of(&windows);
         (charge.bad, charge.accepted) = (charge.offence.of(&figures), figures.accepted);
         let judged = Judged { step: Step::Paused, charge: Some(charge) };
         let harms = |windows: &Windows| {
@@ -318,3 +324,6 @@ fn change(tenant: &Tenant, stream: Option<&Stream>, after: Standing) -> Option<C
 pub fn why(standing: &Standing) -> String {
     standing.brake.as_ref().map(|brake| Charge::to_string(&brake.charge)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@
 //! What can go wrong: the store; then standings stay as they are, and the next look tries again.
 
 mod book;
+pub mod replay;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +96,8 @@ pub struct Reputation {
     news: Notify,
     /// Who bounds mail whose outcome is not known.
     outcomes: OnceLock<Outcomes>,
+    /// Who goes by standings.
+    standings: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Hears of each outcome as it becomes known.
@@ -137,6 +140,7 @@ impl Reputation {
             statuses_are_new: AtomicBool::new(false),
             news: Notify::new(),
             outcomes: OnceLock::new(),
+            standings: OnceLock::new(),
         }))
     }
 
@@ -171,6 +175,11 @@ impl Reputation {
     /// From now on `outcomes` hears of each fact, after the book has.
     pub fn tell_of_outcomes(&self, outcomes: Outcomes) {
         let _ = self.outcomes.set(outcomes);
+    }
+
+    /// From now on `standings` is told whenever the directory has other standings.
+    pub fn tell_of_standings(&self, standings: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.standings.set(standings);
     }
 
     /// From now on these rules hold.
@@ -295,6 +304,9 @@ impl Reputation {
         let standings: Vec<(TenantId, Option<StreamId>, Standing)> =
             changes.iter().map(|change| (change.tenant.clone(), change.stream.clone(), change.after.clone())).collect();
         self.means.directory.rcu(|current| current.with_standings(&standings));
+        if let Some(standings) = self.standings.get() {
+            standings();
+        }
         for change in changes.iter().filter(|change| change.is_transition()) {
             tell::line(change);
         }

@@ -301,6 +301,11 @@ impl Key {
         Self::of(&["domain", tenant.as_str(), &format!("{day:08x}"), domain, node])
     }
 
+    /// All counts by domain of a tenant's day.
+    pub fn domains_of_day(tenant: &TenantId, day: u32) -> Self {
+        Self::of(&["domain", tenant.as_str(), &format!("{day:08x}")])
+    }
+
     /// All counts by domain of a tenant.
     pub fn domains_of(tenant: &TenantId) -> Self {
         Self::of(&["domain", tenant.as_str()])
@@ -427,6 +432,7 @@ mod tests {
         assert_eq!(Key::credential_hold(&username).octets(), b"credentialhold\0acme-app\0");
         assert_eq!(Key::habit(&username).octets(), b"habit\0acme-app\0");
         assert_eq!(Key::habit_filter(&username, 31).octets(), b"habitfilter\0acme-app\x001f\0");
+        assert_eq!(Key::domains_of_day(&tenant, 0x4abc).octets(), b"domain\0acme\x0000004abc\0");
         assert_eq!(Key::event_id("00ff").octets(), b"eventid\x0000ff\0");
         assert_eq!(Key::event(Hour(1), "00ff").octets(), b"event\x0000000001\x0000ff\0");
         let id = MessageId::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap();

@@ -14,6 +14,7 @@ pub mod audit;
 pub mod counters;
 pub mod credential;
 pub mod directory;
+pub mod domains;
 pub mod habits;
 pub mod holds;
 pub mod key;
