@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use binary::{Aws, Caller, Dice, Place, Process, SECRET, SENDER, USERNAME, code, exists, get, message, soon};
 use bulkhead::adapters::clock::MachineClock;
+use bulkhead::policy::reputation::Step;
 use bulkhead::sandbox::fault::{Fault, Kind};
 use bulkhead::time::Clock as _;
 use serde_json::{Value, json};
@@ -259,6 +260,55 @@ async fn whenever_it_is_killed_every_event_counts_once() {
     let listed = place.suppressed().await;
     assert_eq!(listed.len(), suppressed.len());
     assert_eq!(BTreeSet::from_iter(listed), suppressed);
+}
+
+/// How far the stream's mail is restrained, as the commands show it: the words of [`Step`] in order.
+async fn standing(place: &Place) -> (usize, Value) {
+    let shown = place.ask(&["tenant", "show", "acme"]).await;
+    let standing = shown["streams"][0]["standing"].clone();
+    let step = standing["step"].as_str().unwrap();
+    (Step::ALL.iter().position(|known| known.word() == step).unwrap(), standing)
+}
+
+/// Bounces come, the process is killed at any moment, and comes up again: what the standing was it still
+/// is, or further; in the end it is what the bounces make it, and a kill changes nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standing_outlives_every_kill() {
+    const ROUNDS: u32 = 12;
+    let aws = Aws::start().await;
+    let place = aws.place("");
+    let dice = Dice::new(0x5eed_0002);
+    let (mut seen, mut before) = (BTreeSet::new(), 0);
+    for round in 0..ROUNDS {
+        let mut relay = place.start().await;
+        let (step, standing_now) = standing(&place).await;
+        assert!(step >= before, "a restart made it better: {standing_now}");
+        let given = aws.gate.given.load(Ordering::SeqCst);
+        aws.queue.put(raw(&event("Bounce", &format!("s-{round}"), &format!("s{round}@dest.example"))));
+        aws.gate.until("a receive", |gate| gate.given.load(Ordering::SeqCst) > given).await;
+        // Any moment around the commits of the event and of the standing.
+        tokio::time::sleep(Duration::from_micros(u64::from(dice.below(150_000)))).await;
+        relay.kill();
+        before = standing(&place).await.0;
+        seen.insert(before);
+    }
+    let mut relay = place.start().await;
+    aws.gate.until("an empty queue", |_| aws.queue.is_empty()).await;
+    let paused = async {
+        while standing(&place).await.1["step"] != "paused" {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the pause", paused).await;
+    let (_, told) = standing(&place).await;
+    relay.kill();
+    println!("{ROUNDS} kills while bounces came: steps {seen:?} of {:?} were on the disk at a kill", Step::ALL);
+    assert!(seen.len() > 1, "all kills fell into one step");
+    let relay = place.start().await;
+    assert_eq!(standing(&place).await.1, told, "since when, why and until when are as they were");
+    let mut caller = Caller::login(relay.listener("starttls").await, HERE, &place.tls()).await.unwrap();
+    let heard = caller.say(&format!("MAIL FROM:<{SENDER}>")).await.unwrap();
+    assert!(heard.starts_with("451 4.7.1 stream main paused since") && heard.contains("bounce rate"), "{heard}");
 }
 
 fn total(counts: &Value) -> u64 {
