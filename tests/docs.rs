@@ -439,12 +439,13 @@ fn every_cause_has_its_row_with_its_word_and_what_a_client_hears() {
 /// What is made above is all there is: the public functions that make replies.
 #[test]
 fn every_function_that_makes_a_reply_is_called_here() {
-    // Those that tell cases apart, each of which has a row of its own; and one that only cleans text.
+    // Those that tell cases apart, each of which has a row of its own; and those that only write text.
     let by_case = [
         "reply::no_command",
         "reply::faulty",
         "reply::printable",
         "wording::stopped",
+        "wording::spoken",
         "wording::header",
         "wording::refused",
         "wording::not_held",

@@ -123,7 +123,9 @@ async fn what_names_no_effect_is_safe_and_leaves_no_row() {
     ];
     use Outcome::{Applied, Noted, Unowned};
     assert_eq!(apply(&world, &bodies).await, [Noted, Noted, Noted, Applied, Unowned, Noted]);
-    assert_eq!(world.store.scan(&Key::all(), None, 10).await.unwrap(), []);
+    // What SES says of its tenant is mirrored.
+    let rows = world.store.scan(&Key::all(), None, 10).await.unwrap();
+    assert!(rows.len() == 1 && rows[0].0.begins_with(&Key::ses_statuses()), "{rows:?}");
 }
 
 #[tokio::test]
@@ -389,7 +391,8 @@ async fn the_settings_say_how_long_events_and_counts_are_kept() {
     let janitor = world.janitor().keeping(30, 10);
     let swept = |shares, counters| Swept { shares, counters, ..Swept::default() };
     world.clock.pass(12 * DAY);
-    assert_eq!(janitor.sweep().await.unwrap(), swept(0, 1), "counts for 10 days, the ledger for 30");
+    let counts = Swept { domains: 1, ..swept(0, 1) };
+    assert_eq!(janitor.sweep().await.unwrap(), counts, "counts for 10 days, the ledger for 30");
     world.clock.pass(19 * DAY);
     assert_eq!(janitor.sweep().await.unwrap(), swept(1, 0));
     // Less than SQS may bring an event again is not to be had.
@@ -416,7 +419,8 @@ async fn what_is_kept_is_kept_as_long_as_the_settings_say() {
     world.clock.pass(3_600_000);
     assert_eq!(janitor.sweep().await.unwrap(), swept(0, 1));
     world.clock.pass(22 * DAY - 3_600_000);
-    assert_eq!(janitor.sweep().await.unwrap(), swept(0, 0));
+    // What is counted by domain goes by whole days.
+    assert_eq!(janitor.sweep().await.unwrap(), Swept { domains: 1, ..swept(0, 0) });
     world.clock.pass(3_600_000);
     // A ledger shorter than the queue's memory would count events twice.
     assert_eq!(world.janitor().keeping(1, 8).sweep().await.unwrap(), swept(1, 0));
@@ -456,4 +460,77 @@ async fn a_sweep_is_in_small_commits() {
     assert_eq!((swept.shares, swept.counters), (130, 1));
     assert_eq!(world.store.scan(&Key::events(), None, 10).await.unwrap(), []);
     assert_eq!(world.shares().await, 0);
+}
+
+/// By the recipient's domain and the day of sending, each recipient once, with the event's own commit; what
+/// SES took with the tally; so many domains a day and all others together.
+#[tokio::test]
+async fn mail_is_counted_by_domain_and_day_too() {
+    use bulkhead::store::domains::{self, Domains, OTHERS};
+    let world = World::new();
+    let applier = world.applier().with_domains(Arc::new(Domains::new(2)));
+    let day = domains::day_of(SENT);
+    let left = applier
+        .count_domains(
+            [("there.example", 3), ("other.example", 2), ("third.example", 1), ("fourth.example", 4)]
+                .map(|(domain, sum)| (domains::Row { tenant: world.tenant(), day, domain: domain.into() }, sum))
+                .to_vec(),
+        )
+        .await;
+    assert_eq!(left, []);
+    let bodies = [
+        bounce("f-1", &[A, "x@Other.example"]),
+        bounce("f-1", &[A]),
+        complaint("f-2", &["y@third.example"]),
+        delivery(&[B]),
+        delivery(&["z@[192.0.2.1]"]),
+        bounce("f-3", &["bounce@simulator.amazonses.com"]),
+    ];
+    for body in bodies.iter().chain(&bodies) {
+        let outcomes = applier.apply(vec![(String::from("n"), notice(body))]).await;
+        assert!(outcomes.iter().all(|outcome| outcome.is_safe()));
+    }
+    let found = domains::of(&*world.store, &world.tenant(), 0, u32::MAX).await.unwrap();
+    let counts = |accepted, delivered, bounced, complained| Counts {
+        accepted,
+        delivered,
+        bounced,
+        complained,
+        ..Counts::default()
+    };
+    let wanted = [
+        (day, OTHERS.to_owned(), counts(5, 1, 0, 1)),
+        (day, "other.example".into(), counts(2, 0, 1, 0)),
+        (day, "there.example".into(), counts(3, 1, 1, 0)),
+    ];
+    assert_eq!(found, wanted);
+
+    // A damaged row is told, and holds up no event.
+    let row = domains::Row { tenant: world.tenant(), day, domain: "there.example".into() };
+    let mut batch = Batch::new();
+    batch.put(row.key("n1"), If::Any, bytes::Bytes::from_static(b"rubbish"));
+    world.store.commit(batch).await.unwrap();
+    let outcomes = applier.apply(vec![(String::from("n"), notice(&bounce("f-9", &[A])))]).await;
+    assert_eq!(outcomes, [Outcome::Applied]);
+    assert_eq!(world.counts().await.bounced, 3);
+    assert!(domains::of(&*world.store, &world.tenant(), 0, u32::MAX).await.is_err(), "damage is no zero");
+}
+
+/// Two appliers of one node at one row, and a store that is away: no recipient is lost or counted twice.
+#[tokio::test]
+async fn accepted_recipients_by_domain_wait_for_the_store() {
+    use bulkhead::store::domains;
+    let world = World::new();
+    let day = domains::day_of(SENT);
+    world.tally.at_domains(&world.tenant(), day, ["a.example", "b.example", "a.example"]);
+    world.store.refuse_commits(true);
+    let left = world.applier().count_domains(world.tally.take_domains()).await;
+    assert_eq!(left.len(), 2);
+    world.tally.put_back_domains(left);
+    world.tally.at_domains(&world.tenant(), day, ["b.example"]);
+    world.store.refuse_commits(false);
+    assert_eq!(world.counts_with_tally().await, Counts::default(), "they are in no stream's row");
+    let found = domains::of(&*world.store, &world.tenant(), 0, u32::MAX).await.unwrap();
+    let sums: Vec<_> = found.into_iter().map(|(_, domain, counts)| (domain, counts.accepted)).collect();
+    assert_eq!(sums, [("a.example".to_owned(), 2), ("b.example".to_owned(), 2)]);
 }

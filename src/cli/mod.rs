@@ -98,6 +98,11 @@ enum Command {
     /// Show the chain of rules that a message would meet, each with its value and its limit, and the reply
     Explain(explain::Explain),
     /// Show who would have been warned, slowed and paused under other limits, by the mail that was sent
+    ///
+    /// Replays the stored counts hour by hour, and shows when, why and until when; beside it what the limits in
+    /// force say of the same mail. Each hour is judged by what became of its mail in the end: when an event
+    /// arrived is not kept. So steps come earlier here than they came from day to day, and mail that a pause
+    /// would have kept is counted.
     Simulate(simulate::Simulate),
     /// Send one message through the running relay, by SMTP
     SendTest(send_test::SendTest),

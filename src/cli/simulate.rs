@@ -24,13 +24,8 @@ use crate::time::{Clock as _, Hour, Timestamp};
 /// Most rows of counts that are replayed at a time.
 const ROWS: usize = 5_000_000;
 
-/// Replays what was sent against other limits, and shows who would have been warned, slowed, restricted and
-/// paused, when, why and until when; beside it what the limits in force say of the same mail.
-///
-/// Each hour is judged by what became of its mail in the end: when an event arrived is not kept. So steps
-/// come earlier here than they came from day to day, and mail that a pause would have kept is counted.
+/// `simulate`.
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
 pub(super) struct Simulate {
     /// The limits to try, as TOML: settings of [reputation], and [[tenant]] with id and limits,
     /// [[tenant.stream]] with id and limits; what it does not say is as it is in force

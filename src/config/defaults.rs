@@ -262,6 +262,7 @@ mod tests {
             "mails_per_hour",
             "credentials",
             "soft_bounces",
+            "domains_per_day",
         ];
         for entry in catalogue() {
             assert!(entry.sentence.len() > 10 && entry.sentence.ends_with('.'), "{}.{}", entry.chapter, entry.key);

@@ -143,7 +143,7 @@ mod tests {
         tally.put_back_domains(taken);
         add();
         let taken = tally.take_domains();
-        assert_eq!(taken.len(), MOST_DOMAINS / 10 + 1);
+        assert!(taken.len() <= MOST_DOMAINS / 10 + 1, "{}", taken.len());
         assert_eq!(taken.iter().map(|(_, sum)| sum).sum::<u64>(), 3 * many as u64);
     }
 

@@ -77,7 +77,7 @@ fn run(past: &Past, rules: &Rules, tenants: &[&str], since: u32, until: u32) -> 
 #[test]
 fn a_campaign_is_stopped_in_its_hour_and_clears_when_it_said() {
     let mut past = Past::default();
-    past.add(mail("acme", "reset", 0, 0, 90_000, 10));
+    past.add(mail("acme", "reset", 10, 0, 90_000, 10));
     past.add(mail("acme", "news", 10, 0, 500, 60));
     let rules = Rules::default();
     let all = run(&past, &rules, &["acme"], 0, 400);
