@@ -47,7 +47,7 @@
 //! | `announcement` `audience` | the id of an announcement; whom a line says it was told to, or not: `contact`, `operator`, `webhook` |
 //! | `rate` | recipients a second |
 //! | `quota` `used` | recipients in 24 hours that SES takes, and of those it took |
-//! | `step` `steps` `cap` | the step of a warm-up ladder, of how many, and its recipients a day |
+//! | `rung` `rungs` `cap` | the step of a warm-up ladder, of how many, and its recipients a day |
 //! | `sending` | `enabled` or `disabled`: whether SES takes mail of the account |
 //! | `restart` `problems` | settings that changed and need a restart; what is wrong with the settings: the first 50 each |
 //! | `expires` | when a certificate ends |
@@ -1117,8 +1117,8 @@ pub fn warmup_stepped(tenant: &TenantId, stream: &StreamId, step: u32, steps: u3
     Line::new("warmup_stepped")
         .shown("tenant", tenant)
         .shown("stream", stream)
-        .number("step", step)
-        .number("steps", steps)
+        .number("rung", step)
+        .number("rungs", steps)
         .maybe_number("cap", cap)
         .write(Level::Info);
 }

@@ -259,7 +259,7 @@ fn a_ladder_is_climbed_by_clean_days_and_descended_by_a_bad_one() {
         let mut per_day = BTreeMap::<u64, usize>::new();
         taken(&world, "one", "marketing").iter().for_each(|at| *per_day.entry(at / DAY).or_default() += 1);
         let steps: Vec<u64> =
-            world.lines("warmup_stepped").iter().map(|(_, line)| line["step"].as_u64().unwrap()).collect();
+            world.lines("warmup_stepped").iter().map(|(_, line)| line["rung"].as_u64().unwrap()).collect();
         assert_eq!(steps, [1, 2, 1, 2, 3, 4]);
         per_day
     });
