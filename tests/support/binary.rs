@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -215,6 +216,8 @@ pub struct Process {
     child: Option<Child>,
     pub pid: u32,
     said: Arc<Said>,
+    /// Reads standard error to its end.
+    errors: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -242,7 +245,7 @@ impl Process {
             reader.news.notify_waiters();
         });
         let reader = Arc::clone(&said);
-        std::thread::spawn(move || {
+        let errors = std::thread::spawn(move || {
             let mut errors = errors;
             let mut octets = [0; 1024];
             while let Ok(n) = errors.read(&mut octets) {
@@ -252,7 +255,7 @@ impl Process {
                 reader.errors.lock().unwrap().push_str(&String::from_utf8_lossy(&octets[..n]));
             }
         });
-        Self { pid: child.id(), child: Some(child), said }
+        Self { pid: child.id(), child: Some(child), said, errors: Some(errors) }
     }
 
     async fn ready(&self) {
@@ -361,6 +364,10 @@ impl Process {
         let mut child = self.child.take().expect("it runs");
         let status = timeout(PATIENCE, tokio::task::spawn_blocking(move || child.wait())).await;
         let Ok(status) = status else { panic!("it does not end: {}", self.transcript()) };
+        // Its last words may be on their way yet.
+        if let Some(errors) = self.errors.take() {
+            tokio::task::spawn_blocking(move || errors.join()).await.unwrap().unwrap();
+        }
         (status.unwrap().unwrap(), self.said.errors.lock().unwrap().clone())
     }
 
