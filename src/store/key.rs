@@ -245,11 +245,6 @@ impl Key {
         Self::of(&["account-suppression", &mailbox.folded(), reason.word()])
     }
 
-    /// The entries of an address on SES's account list.
-    pub fn account_suppressions_of(mailbox: &Mailbox) -> Self {
-        Self::of(&["account-suppression", &mailbox.folded()])
-    }
-
     /// All of SES's account list.
     pub fn account_suppressions() -> Self {
         Self::of(&["account-suppression"])
@@ -480,7 +475,7 @@ mod tests {
         assert!(keys.iter().all(|key| key.begins_with(&Key::suppressions_of(&tenant, &mailbox))));
         let account = Key::account_suppression(&mailbox, SuppressionReason::Complaint);
         assert_eq!(account.octets(), b"account-suppression\0joe@acme.example\0complaint\0");
-        assert!(account.begins_with(&Key::account_suppressions_of(&mailbox)));
+        assert!(account.begins_with(&Key::account_suppressions()));
         let spelled = Key::ses_list(&tenant, "joe@acme.example", "Joe@Acme.example");
         assert_eq!(spelled.octets(), b"ses-list\0acme\0joe@acme.example\0Joe@Acme.example\0");
         assert!(spelled.begins_with(&Key::ses_list_of(&tenant, "joe@acme.example")));

@@ -22,6 +22,8 @@ pub const ACCOUNT_ORIGIN: &str = "ses account list";
 /// Who put both there.
 pub const ACTOR: &str = "ses";
 
+/// The reasons that SES's lists know.
+const AT_SES: [SuppressionReason; 2] = [SuppressionReason::Bounce, SuppressionReason::Complaint];
 /// Most spellings of one address that are looked at.
 const SPELLINGS: usize = 16;
 
@@ -77,8 +79,8 @@ pub fn write_state(batch: &mut Batch, tenant: Option<&TenantId>, state: &State) 
 
 /// The entries of an address on SES's account list, as entries of ours.
 pub async fn of_account(store: &dyn Store, mailbox: &Mailbox) -> Result<Vec<Suppression>, ReadError> {
-    let most = SuppressionReason::ALL.len();
-    let rows = store.scan(&Key::account_suppressions_of(mailbox), None, most).await?;
+    let keys = AT_SES.map(|reason| Key::account_suppression(mailbox, reason));
+    let rows = store.get_each(&keys).await?;
     let entry = |Mirrored { reason, at, .. }: Mirrored| Suppression {
         reason,
         origin: ACCOUNT_ORIGIN.to_owned(),
@@ -86,7 +88,8 @@ pub async fn of_account(store: &dyn Store, mailbox: &Mailbox) -> Result<Vec<Supp
         expires: None,
         actor: ACTOR.to_owned(),
     };
-    Ok(rows.into_iter().filter_map(|(key, row)| lenient(&key, &row.value)).map(entry).collect())
+    let found = keys.iter().zip(rows).filter_map(|(key, row)| lenient(key, &row?.value));
+    Ok(found.map(entry).collect())
 }
 
 /// The spellings of an address on the list of a tenant's SES tenant.

@@ -131,6 +131,18 @@ pub trait Store: Send + Sync + 'static {
     /// The value of `key`.
     fn get<'a>(&'a self, key: &'a Key) -> Pending<'a, Result<Option<Versioned>, ReadError>>;
 
+    /// The values of a few keys, in their order: cheaper than a scan, which costs a backend a copy of the
+    /// page that it begins on.
+    fn get_each<'a>(&'a self, keys: &'a [Key]) -> Pending<'a, Result<Vec<Option<Versioned>>, ReadError>> {
+        Box::pin(async move {
+            let mut found = Vec::with_capacity(keys.len());
+            for key in keys {
+                found.push(self.get(key).await?);
+            }
+            Ok(found)
+        })
+    }
+
     /// Up to `limit` pairs with keys that begin with `prefix`, in key order, from after `after` on.
     fn scan<'a>(
         &'a self,

@@ -65,8 +65,11 @@ pub enum RemoveError {
 /// The entries of `mailbox`, one a reason at most, in the order of [`SuppressionReason::ALL`];
 /// expired or not: the reader judges with [`Suppression::stands`]. One read of the store.
 pub async fn find(store: &dyn Store, tenant: &TenantId, mailbox: &Mailbox) -> Result<Vec<Suppression>, ReadError> {
-    let rows = rows(store, tenant, mailbox).await?;
-    rows.into_iter().map(|(key, row)| opened(&key, &row.value)).collect()
+    let folded = mailbox.folded();
+    let keys = SuppressionReason::ALL.map(|reason| Key::suppression_place(tenant, &folded, reason));
+    let rows = store.get_each(&keys).await?;
+    let found = keys.iter().zip(rows).filter_map(|(key, row)| Some((key, row?)));
+    found.map(|(key, row)| opened(key, &row.value)).collect()
 }
 
 /// The same, and with `account` what SES's account list has of `mailbox`, for it binds everybody's mail:

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bulkhead::mail::TenantId;
+use bulkhead::policy::tenant::SuppressionReason;
 use bulkhead::store::{Batch, CommitError, If, Key, Store};
 use bytes::Bytes;
 
@@ -31,6 +32,7 @@ pub struct Put {
 pub enum Op {
     Commit(Vec<Put>),
     Get(Key),
+    GetEach(Vec<Key>),
     Scan {
         prefix: Key,
         after: Option<Key>,
@@ -49,6 +51,7 @@ pub enum Expected {
     Conflict(Key),
     KeyTwice(Key),
     Found(Option<Vec<u8>>),
+    FoundEach(Vec<Option<Vec<u8>>>),
     Rows(Vec<(Key, Vec<u8>)>),
     Nothing,
 }
@@ -97,9 +100,14 @@ impl Dice {
     /// One of few keys, so that writes meet.
     fn key(&mut self) -> Key {
         let tenant = TenantId::parse(["a", "ab", "b"][self.roll(3) as usize]).unwrap();
-        match self.roll(3) {
+        match self.roll(5) {
             0 => Key::tenant(&tenant),
-            1 => Key::sender(&tenant, ["a.example", "b.example", "c.example"][self.roll(3) as usize]),
+            1 => {
+                let reason = SuppressionReason::ALL[self.roll(2) as usize];
+                Key::suppression_place(&tenant, ["x@a.example", "y@a.example"][self.roll(2) as usize], reason)
+            }
+            2 => Key::suppression_place(&tenant, "z@a.example", SuppressionReason::Soft),
+            3 => Key::sender(&tenant, ["a.example", "b.example", "c.example"][self.roll(3) as usize]),
             _ => Key::meta(["x", "y"][self.roll(2) as usize]),
         }
     }
@@ -112,7 +120,8 @@ impl Dice {
     pub fn op(&mut self) -> Op {
         match self.roll(20) {
             0..=10 => Op::Commit((0..=self.roll(4)).map(|_| self.put()).collect()),
-            11..=14 => Op::Get(self.key()),
+            11..=12 => Op::Get(self.key()),
+            13..=14 => Op::GetEach((0..=self.roll(4)).map(|_| self.key()).collect()),
             15..=17 => Op::Scan {
                 prefix: match self.roll(4) {
                     0 => Key::all(),
@@ -146,6 +155,13 @@ impl Model {
                 let found = self.rows.get(key).cloned();
                 *(if found.is_some() { &mut self.depth.hits } else { &mut self.depth.misses }) += 1;
                 Expected::Found(found)
+            }
+            Op::GetEach(keys) => {
+                let found: Vec<_> = keys.iter().map(|key| self.rows.get(key).cloned()).collect();
+                let hits = found.iter().filter(|found| found.is_some()).count();
+                self.depth.hits += hits;
+                self.depth.misses += found.len() - hits;
+                Expected::FoundEach(found)
             }
             Op::Scan { prefix, after, limit } => {
                 let rows = self.rows.iter().filter(|(key, _)| key.octets().starts_with(prefix.octets()));
@@ -208,6 +224,10 @@ impl Versions {
         match op {
             Op::Commit(puts) => self.commit(store, puts).await,
             Op::Get(key) => Expected::Found(store.get(key).await.unwrap().map(|found| found.value.to_vec())),
+            Op::GetEach(keys) => {
+                let found = store.get_each(keys).await.unwrap();
+                Expected::FoundEach(found.into_iter().map(|row| Some(row?.value.to_vec())).collect())
+            }
             Op::Scan { prefix, after, limit } => {
                 let rows = store.scan(prefix, after.as_ref(), *limit).await.unwrap();
                 Expected::Rows(rows.into_iter().map(|(key, row)| (key, row.value.to_vec())).collect())

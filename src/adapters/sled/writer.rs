@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::folder::{Disk, names_in, sync_folder};
 use super::row::{SEQUENCE, row, sequence_row, versioned};
 use super::shared::{Shared, words_of};
+use super::sieve::Sieve;
 use crate::journal;
 use crate::store::{Batch, CommitError, If, Key};
 
@@ -38,6 +39,7 @@ pub(super) struct Writer {
     /// The number of the last commit.
     pub(super) sequence: u64,
     pub(super) shared: Arc<Shared>,
+    pub(super) sieve: Arc<Sieve>,
     pub(super) jobs: mpsc::Receiver<Job>,
 }
 
@@ -96,7 +98,10 @@ impl Writer {
             sequence += 1;
             for write in batch.writes() {
                 match &write.value {
-                    Some(value) => rows.insert(write.key.octets(), row(sequence, value)),
+                    Some(value) => {
+                        self.sieve.note(write.key.octets());
+                        rows.insert(write.key.octets(), row(sequence, value));
+                    }
                     None => rows.remove(write.key.octets()),
                 }
                 versions.insert(&write.key, write.value.is_some().then_some(sequence));
@@ -124,6 +129,7 @@ impl Writer {
             }
             let version = match so_far.get(&write.key) {
                 Some(version) => *version,
+                None if !self.sieve.may_have(write.key.octets()) => None,
                 None => {
                     let found = self.db.get(write.key.octets()).map_err(|e| format!("reading failed: {e}"))?;
                     found.map(|row| versioned(&row).version)
