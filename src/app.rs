@@ -56,6 +56,7 @@ use crate::policy::{takeover, volume};
 use crate::relay::{self, Ages, Means, Relay, wording};
 use crate::reputation::{self, Reputation};
 use crate::smtp::Terms;
+use crate::store::audit::RELAY;
 use crate::store::directory::{Current, Directory};
 use crate::store::domains::Domains;
 use crate::store::habits::Memory;
@@ -105,8 +106,6 @@ const CRLF: usize = 2;
 const BEHIND_HEADER: usize = 64 * 1024;
 /// From one call about SES's suppression lists to the next: SES allows one a second.
 const LIST_PACE: Duration = Duration::from_secs(1);
-/// Who applies the tenants file.
-const ACTOR: &str = "bulkhead";
 
 /// What differs between the relay and its rehearsals.
 pub struct Surroundings {
@@ -315,6 +314,7 @@ impl House {
         .await?;
         let _ = hearing.set(reputation.clone());
         let windows = reputation.clone();
+        desk.announce_by(bell.clone());
         desk.tell_of_resumes(Box::new(move |tenant, stream| windows.resumed(tenant, stream)));
         let judging = reputation.clone();
         desk.ask_of_rules(Box::new(move || judging.rules()));
@@ -673,7 +673,7 @@ impl Holding for HoldingDesk {
     fn hold<'a>(&'a self, credential: &'a Username, reason: &'a str) -> Pending<'a, Result<(), String>> {
         let request = Request::CredentialHold { username: credential.clone(), reason: reason.into() };
         Box::pin(async move {
-            perform(&self.0, request, ACTOR).await.map(drop).map_err(|error: CommandError| error.to_string())
+            perform(&self.0, request, RELAY).await.map(drop).map_err(|error: CommandError| error.to_string())
         })
     }
 }
@@ -886,7 +886,7 @@ async fn apply_tenants_file(desk: &Desk, settings: &Settings) -> Result<(), Buil
 
 async fn declare(desk: &Desk, declared: Declared, source: &str) -> Result<usize, CommandError> {
     let request = Request::Apply { declared, source: source.into(), dry_run: false, prune: false };
-    match perform(desk, request, ACTOR).await? {
+    match perform(desk, request, RELAY).await? {
         Response::Applied { changes, .. } => Ok(changes.len()),
         _ => Err(CommandError::Fault),
     }

@@ -82,6 +82,7 @@ fn means(store: Arc<dyn Store>, directory: &Current, clock: &Arc<Ours>, heard: &
     let (clock, random) = (Arc::clone(clock), Arc::new(MachineRandom));
     let applier = Applier::new(store.clone(), directory.clone(), clock.clone(), "n1".into());
     let desk = Desk::new(store.clone(), directory.clone(), clock.clone(), random.clone(), applier, None);
+    desk.announce_by(Arc::clone(heard) as _);
     let desk = Arc::new(desk);
     let means = Means {
         store,
@@ -257,6 +258,25 @@ async fn a_stolen_credential_is_put_on_hold_and_the_tenants_other_goes_on() {
     let hold = load(&*scene.stand.store).await.unwrap().last_hold(&scene.username()).cloned().unwrap();
     assert!(hold.standing().is_none());
     assert_eq!(hold.released.unwrap().reason, "it was us");
+
+    // Whoever was told of the hold is told of its end, once.
+    assert_eq!(scene.heard.kinds(), [Kind::CredentialHeld, Kind::CredentialReleased]);
+    let free = scene.heard.0.lock().unwrap()[1].clone();
+    assert_eq!((&free.credential, &free.tenant), (&Some(scene.username()), &Some(scene.stand.tenant.id.clone())));
+    assert!(free.figures.contains(&("released by".into(), "cli:root".into())), "{free:?}");
+    let rows = scene.stand.store.scan(&Key::announcements(), None, 10).await.unwrap();
+    assert_eq!(rows.len(), 2);
+}
+
+#[tokio::test]
+async fn a_hold_by_hand_and_its_end_are_no_news() {
+    let scene = Scene::with(Effect::Hold).await;
+    let hold = Request::CredentialHold { username: scene.username(), reason: "a rumour".into() };
+    perform(&scene.desk, hold, "cli:root").await.unwrap();
+    let release = Request::CredentialRelease { username: scene.username(), reason: "it was none".into() };
+    perform(&scene.desk, release, "cli:root").await.unwrap();
+    assert_eq!(scene.stand.store.scan(&Key::announcements(), None, 10).await.unwrap(), []);
+    assert!(scene.heard.0.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use super::view::{
 };
 use super::warmup::WarmupView;
 use super::{audit, credentials, explain, history, outbox, suppressions, tenants, verify, warmup};
+use crate::announce::{Announce, Announcement};
 use crate::ingest::Applier;
 use crate::journal;
 use crate::mail::{Mailbox, MessageId, StreamId, TenantId, Username};
@@ -462,6 +463,8 @@ pub struct Desk {
     lanes: OnceLock<Behind>,
     /// Who hears that a window begins anew.
     resumes: OnceLock<Resumed>,
+    /// Who is woken for announcements.
+    bell: OnceLock<Arc<dyn Announce>>,
     /// Who knows the rules of reputation.
     rules: OnceLock<RulesNow>,
     /// Who knows what accepted mail has to wait for.
@@ -496,6 +499,7 @@ impl Desk {
             outbox: None,
             lanes: OnceLock::new(),
             resumes: OnceLock::new(),
+            bell: OnceLock::new(),
             rules: OnceLock::new(),
             gates: OnceLock::new(),
             words: OnceLock::new(),
@@ -513,6 +517,18 @@ impl Desk {
     /// Held by whoever changes the directory.
     pub fn changing(&self) -> Changing {
         Arc::clone(&self.changing)
+    }
+
+    /// From now on `bell` is woken for what commands announce; without it the next start finds it.
+    pub fn announce_by(&self, bell: Arc<dyn Announce>) {
+        let _ = self.bell.set(bell);
+    }
+
+    /// An announcement is in the store.
+    pub(super) fn announce(&self, announcement: &Announcement) {
+        if let Some(bell) = self.bell.get() {
+            bell.announce(announcement);
+        }
     }
 
     /// From now on `fresh` hears whose window has begun anew.

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::announce::{self, Announcement, Kind, Severity};
 use crate::mail::{StreamId, TenantId, Username};
 use crate::policy::tenant::Pause;
 use crate::secret::Random;
-use crate::store::If;
+use crate::store::audit::RELAY;
 use crate::store::credential::{Credential, Origin, SECRETS, SecretHash, StoredSecret, new_secret};
 use crate::store::directory::Directory;
 use crate::store::holds::{self, Hold};
 use crate::store::tenants::{put_credential, put_new_credential, remove_credential};
+use crate::store::{Batch, If};
 use crate::time::Timestamp;
 
 use super::command::{Changed, Desk, PAGE, Response, nearest, reason};
@@ -196,7 +198,7 @@ pub(super) async fn hold(desk: &Desk, username: &Username, why: &str, actor: &st
 }
 
 /// Ends the hold on a credential. What was behind it stays behind, so that the relay does not at once
-/// put it on hold again by itself.
+/// put it on hold again by itself. Whoever was told that the relay put it on hold is told of the end.
 pub(super) async fn release(
     desk: &Desk,
     username: &Username,
@@ -212,10 +214,29 @@ pub(super) async fn release(
     let released = Pause { at: desk.clock.now(), actor: actor.into(), reason: reason(why, "") };
     let command = format!("credential release {username}");
     let hold = Hold { released: Some(released.clone()), ..hold.clone() };
-    holds::put(desk.store.as_ref(), username, &hold).await?;
+    let mut batch = Batch::new();
+    holds::write(&mut batch, username, &hold);
+    let announcement = (hold.since.actor == RELAY).then(|| free_again(desk, &credential, &released));
+    announcement.iter().for_each(|announcement| announce::write(&mut batch, announcement));
+    desk.store.commit(batch).await?;
     desk.reload().await?;
+    announcement.iter().for_each(|announcement| desk.announce(announcement));
     held(desk, &credential, FREE, &command, &released.reason, actor).await;
     Ok(Response::Credential(CredentialView::of(&credential, None, desk.clock.now())))
+}
+
+/// That a credential which the relay had put on hold by itself may send again.
+fn free_again(desk: &Desk, credential: &Credential, released: &Pause) -> Announcement {
+    let username = &credential.username;
+    let headline = format!("Credential {username} is no longer on hold");
+    let (kind, severity) = (Kind::CredentialReleased, Severity::Notice);
+    let mut announcement = Announcement::new(released.at, &*desk.random, kind, severity, &headline);
+    announcement.tenant = Some(credential.tenant.clone());
+    announcement.credential = Some(username.clone());
+    let why = if released.reason.is_empty() { "no reason was given" } else { &released.reason };
+    announcement.figures = vec![("released by".into(), released.actor.clone()), ("reason".into(), why.to_owned())];
+    announcement.still_works = vec!["All of the tenant's mail, this credential's too".into()];
+    announcement
 }
 
 /// Tells of a hold and of its end.

@@ -9,14 +9,12 @@ use crate::mail::{MessageId, StreamId, TenantId};
 use crate::policy::reputation::{Brake, Charge, Offence, Rule, Step, percent};
 use crate::policy::tenant::{StreamKind, Tenant};
 use crate::secret::Random;
-use crate::store::audit::Entry;
+use crate::store::audit::{Entry, RELAY};
 use crate::store::directory::Directory;
 use crate::time::Timestamp;
 
 use super::book::{Change, why};
 
-/// Who changed it.
-const ACTOR: &str = "bulkhead";
 /// Most contributors that are named.
 const NAMED: usize = 10;
 
@@ -31,7 +29,7 @@ pub(super) fn entry(change: &Change, now: Timestamp, random: &dyn Random) -> Ent
         reason: why(if change.to() > Step::Good { &change.after } else { &change.before }),
         before: change.from().word().into(),
         after: change.to().word().into(),
-        ..Entry::new(MessageId::new(now, random), ACTOR, &what)
+        ..Entry::new(MessageId::new(now, random), RELAY, &what)
     }
 }
 

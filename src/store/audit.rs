@@ -16,6 +16,8 @@ use super::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, VALUE_BY
 use crate::mail::{MessageId, StreamId, TenantId};
 use crate::time::Timestamp;
 
+/// The actor of what the relay does by itself.
+pub const RELAY: &str = "bulkhead";
 /// Days for which an entry is kept by default.
 pub const KEPT_DAYS: usize = 400;
 /// Longest text of an entry, in characters.

@@ -35,8 +35,13 @@ impl Hold {
 /// Puts `username` on hold, or writes that it was released.
 pub async fn put(store: &dyn Store, username: &Username, hold: &Hold) -> Result<(), CommitError> {
     let mut batch = Batch::new();
-    batch.put(Key::credential_hold(username), If::Any, record::seal(hold));
+    write(&mut batch, username, hold);
     store.commit(batch).await.map(drop)
+}
+
+/// Adds the same to a batch.
+pub fn write(batch: &mut Batch, username: &Username, hold: &Hold) {
+    batch.put(Key::credential_hold(username), If::Any, record::seal(hold));
 }
 
 #[cfg(test)]
