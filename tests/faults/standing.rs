@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use bulkhead::adapters::clock::MachineClock;
 use bulkhead::dispatch::Hold;
 use bulkhead::mail::{ConfigurationSet, MessageId, SesTenant, StreamId};
 use bulkhead::outbox::Wait;
-use bulkhead::policy::tenant::{FanOut, Handoff, SenderPattern, SuppressionReason, Tenant};
+use bulkhead::policy::tenant::{FanOut, Handoff, SenderPattern, Stream, SuppressionReason, Tenant};
 use bulkhead::sandbox::fault::{Fault, Kind};
+use bulkhead::time::{Clock as _, Timestamp};
 
-use crate::house::SECRET;
+use crate::house::{Plan, SECRET};
 use crate::scene::{A_WHILE, Letter, Scene, post, queued, recipients, relayed, until};
 use crate::support::{code, journal};
 
@@ -238,4 +240,43 @@ async fn a_held_message_goes_by_what_its_stream_says_by_then() {
     assert_eq!((copy.destination.clone(), copy.tag("stream")), (recipients(3), Some("transactional")));
     assert_eq!(copy.configuration_set.as_deref(), Some("changed-anew"));
     assert_eq!(copy.tenant_name.as_deref(), Some("changed-at-ses"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_leaves_no_room_to_wait_says_which_it_is_and_until_when() {
+    type Limit = fn(&mut Tenant);
+    let limits: [(&str, Limit, &str, u64); 4] = [
+        ("capday", |tenant| of_stream(tenant).daily_recipients = Some(1), "daily_recipients", 86_400),
+        ("captday", |tenant| tenant.daily_recipients = Some(1), "daily_recipients", 86_400),
+        ("caprate", |tenant| of_stream(tenant).rate_per_second = Some(0.01), "rate_per_second of this stream", 100),
+        ("captrate", |tenant| tenant.rate_per_second = Some(0.01), "rate_per_second of this tenant", 100),
+    ];
+    for (name, limit, word, most) in limits {
+        let mut plan = Plan::named(name, &format!("{name}-b"));
+        plan.bounds.messages_per_tenant = 1;
+        let mut scene = Scene::of(plan).await;
+        scene.house.with(|tenants| {
+            by_outbox(&mut tenants[1], "transactional");
+            limit(&mut tenants[0]);
+        });
+        look_around(&scene).await;
+        let letters = [scene.letter(), scene.letter(), scene.letter()];
+        relayed(&scene.send(&recipients(1), &letters[0]).await);
+        queued(&scene.send(&recipients(1), &letters[1]).await);
+        let before = MachineClock.now();
+        let reply = scene.send(&recipients(1), &letters[2]).await;
+        assert!(reply.starts_with("451 4.7.1 ") && reply.contains(word), "{name}: {reply}");
+        let (_, moment) = reply.trim_end().rsplit_once("; try after ").unwrap();
+        let until = Timestamp::parse_rfc3339(moment).unwrap();
+        assert!(before < until && until <= before.plus(Duration::from_secs(most + 60)), "{name}: {reply}");
+        let verdict = scene.lines("message_refused").pop().unwrap();
+        assert_eq!((&verdict["code"], &verdict["enhanced"]), (&451.into(), &"4.7.1".into()), "{name}: {verdict}");
+        scene.assert_copies(&letters[2], 0, "transactional");
+        // A limit of one tenant is none of another's.
+        look_around(&scene).await;
+    }
+}
+
+fn of_stream(tenant: &mut Tenant) -> &mut Stream {
+    tenant.streams.get_mut(&StreamId::parse("transactional").unwrap()).unwrap()
 }
