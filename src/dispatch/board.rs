@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::breaker::{Breakers, Change, Permit};
 use super::choose::Turns;
 use super::gate::{Gates, Moment, Shut};
-use super::pace::Pace;
+use super::pace::{Pace, Slot};
 use super::waits::Waits;
 use crate::mail::TenantId;
 use crate::outbox::{Cause, Lane, LaneState};
@@ -50,7 +50,7 @@ pub struct Hold {
 }
 
 /// Whose turn it is, if anybody's.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Pick {
     /// This lane's next message goes.
     Go {
@@ -58,6 +58,8 @@ pub enum Pick {
         lane: Lane,
         /// For so many recipients, which are reserved.
         recipients: u32,
+        /// From when its calls may begin.
+        slot: Slot,
         /// What becomes of it decides for others.
         probe: bool,
     },
@@ -141,7 +143,7 @@ impl Board {
 
     /// Whether mail that has just come in may be offered to SES at once, and its recipients are reserved;
     /// else why it is held.
-    pub fn direct(&mut self, asking: &Asking<'_>, moment: Moment) -> Result<(), Kept> {
+    pub fn direct(&mut self, asking: &Asking<'_>, moment: Moment) -> Result<Slot, Kept> {
         let Asking { lane, kind, recipients, waiting } = *asking;
         if self.holds.contains_key(lane) {
             return Err(Cause::Standing.into());
@@ -160,15 +162,16 @@ impl Board {
         self.gates
             .peek(lane, kind, recipients, moment)
             .map_err(|shut| Kept { cause: shut.cause, until: shut.until })?;
-        self.pace.take(recipients, moment.0).map_err(|until| Kept { cause: Cause::Rate, until: Some(until) })?;
+        let taken = self.pace.take(recipients, moment.0);
+        let slot = taken.map_err(|until| Kept { cause: Cause::Rate, until: Some(until) })?;
         self.gates.reserve(lane, recipients, moment.0);
-        Ok(())
+        Ok(slot)
     }
 
     /// Whether mail that has just come in and that cannot be held may go to SES after all, and whether
     /// it goes as a probe: while nothing can be held no held mail finds out that SES answers again. Its
     /// recipients are reserved.
-    pub fn last_resort(&mut self, asking: &Asking<'_>, moment: Moment) -> Option<bool> {
+    pub fn last_resort(&mut self, asking: &Asking<'_>, moment: Moment) -> Option<(Slot, bool)> {
         let Asking { lane, kind, recipients, waiting } = *asking;
         let must_wait = self.holds.contains_key(lane) || waiting.ready + waiting.active > 0;
         if must_wait
@@ -183,9 +186,9 @@ impl Board {
             Permit::Probe => true,
             Permit::Wait { .. } => return None,
         };
-        let _ = self.pace.take(recipients, moment.0);
+        let slot = self.pace.take(recipients, moment.0).unwrap_or_default();
         self.gates.reserve(lane, recipients, moment.0);
-        Some(is_probe)
+        Some((slot, is_probe))
     }
 
     /// Says anew whether a lane is among those whose turn may come.
@@ -246,7 +249,7 @@ impl Board {
                 self.parked_until = Some(self.parked_until.map_or(until, |first| first.min(until)));
                 continue;
             }
-            let _ = self.pace.take(recipients, now);
+            let slot = self.pace.take(recipients, now).unwrap_or_default();
             self.gates.reserve(&lane, recipients, now);
             self.turns.charge(&lane, recipients);
             let flying = self.flights.entry(lane.clone()).or_default();
@@ -254,7 +257,7 @@ impl Board {
             if *flying >= self.calls_per_lane {
                 self.turns.unready(&lane);
             }
-            return Pick::Go { lane, recipients, probe: permit == Permit::Probe };
+            return Pick::Go { lane, recipients, slot, probe: permit == Permit::Probe };
         }
     }
 

@@ -1,7 +1,7 @@
 //! The SendEmail calls of one message, for mail that has just come in and for mail that was held.
 //!
 //! The first call goes alone, to learn cheaply of what stops all of them; then
-//! `limits.calls_per_message` at a time. After an answer that may pass later no further call begins:
+//! `limits.calls_per_message` at a time, none before the account's rate has room for it. After an answer that may pass later no further call begins:
 //! what stopped one would stop the others.
 //!
 //! Promises: no call without the stream's configuration set and our tags; the message's octets are
@@ -10,8 +10,10 @@
 //! its file, so that a process that dies between two calls sends to nobody again who was served.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::Dispatch;
 use super::alarm::words;
@@ -45,14 +47,28 @@ impl Dispatch {
         let mut answers: Vec<Option<Outcome>> = vec![None; calls.len()];
         let mut under_way = JoinSet::new();
         let (mut begun, mut width, mut going_on) = (0, 1, true);
+        // Recipients of the calls that have begun.
+        let mut before = 0;
         loop {
+            let mut wait = Duration::ZERO;
             while going_on && under_way.len() < width {
                 let Some(recipients) = calls.get(begun).cloned() else { break };
+                wait = self.until(parcel.calls.from_when(before));
+                if wait > Duration::ZERO {
+                    break;
+                }
+                before = before.saturating_add(u32::try_from(recipients.len()).unwrap_or(u32::MAX));
                 let (dispatch, parcel, at) = (Arc::clone(&self), Arc::clone(parcel), begun);
                 under_way.spawn(async move { (at, dispatch.call(&parcel, &recipients).await) });
                 begun += 1;
             }
-            match under_way.join_next().await {
+            let joined = tokio::select! {
+                biased;
+                Some(joined) = under_way.join_next() => Some(joined),
+                () = sleep(wait), if wait > Duration::ZERO => continue,
+                else => None,
+            };
+            match joined {
                 Some(Ok((at, outcome))) => {
                     going_on &= go_on_after(&outcome);
                     let recipients = calls.get(at).map(Vec::as_slice).unwrap_or_default();
@@ -79,6 +95,10 @@ impl Dispatch {
             Answered { recipients, outcome }
         };
         calls.into_iter().zip(answers).enumerate().map(answered).collect()
+    }
+
+    fn until(&self, moment: Option<Instant>) -> Duration {
+        moment.map_or(Duration::ZERO, |moment| moment.saturating_duration_since(self.means.clock.instant()))
     }
 
     async fn call(&self, parcel: &Parcel, recipients: &[usize]) -> Outcome {
@@ -132,7 +152,7 @@ impl Dispatch {
     }
 
     /// Notes an outcome wherever it counts. The mailer has counted its call.
-    fn observe(&self, parcel: &Parcel, recipients: &[usize], outcome: &Outcome, begun: std::time::Instant) {
+    fn observe(&self, parcel: &Parcel, recipients: &[usize], outcome: &Outcome, begun: Instant) {
         let (means, lane) = (&self.means, &parcel.lane());
         let now = means.clock.instant();
         if let Some(cure) = classify::cure(outcome) {

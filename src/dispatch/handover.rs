@@ -17,6 +17,7 @@ use super::alarm::words;
 use super::board::{Asking, Kept};
 use super::held::refusal_in;
 use super::join::{Joined, join};
+use super::pace::Slot;
 use super::parcel::{Answered, Parcel};
 use super::repeats::Begun;
 use super::reserved::Reserved;
@@ -139,19 +140,25 @@ impl Dispatch {
 
     async fn take(self: &Arc<Self>, parcel: Parcel, deadline: Instant) -> HandedOver {
         let mut probe = None;
-        if let Err(kept) = self.may_go_at_once(&parcel) {
-            let progress = Progress::none(parcel.manifest.recipients.len());
-            let mut how = self.hold(&parcel, progress, kept.cause, "", 0).await;
-            if let (How::Deferred { until, .. }, Some(at)) = (&mut how, kept.until) {
-                let ahead = at.saturating_duration_since(self.means.clock.instant());
-                *until = Some(self.means.clock.now().plus(ahead));
+        let slot = match self.may_go_at_once(&parcel) {
+            Ok(slot) => slot,
+            Err(kept) => {
+                let progress = Progress::none(parcel.manifest.recipients.len());
+                let mut how = self.hold(&parcel, progress, kept.cause, "", 0).await;
+                if let (How::Deferred { until, .. }, Some(at)) = (&mut how, kept.until) {
+                    let ahead = at.saturating_duration_since(self.means.clock.instant());
+                    *until = Some(self.means.clock.now().plus(ahead));
+                }
+                match self.last_resort(&parcel, &how) {
+                    Some((slot, is_probe)) => {
+                        probe = is_probe.then(|| self.probe_of(&parcel));
+                        slot
+                    }
+                    None => return HandedOver::without_calls(how),
+                }
             }
-            match self.last_resort(&parcel, &how) {
-                Some(is_probe) => probe = is_probe.then(|| self.probe_of(&parcel)),
-                None => return HandedOver::without_calls(how),
-            }
-        }
-        parcel.calls.reserve(Reserved::of(self, parcel.lane(), count(&parcel)));
+        };
+        parcel.calls.reserve(Reserved::of(self, parcel.lane(), count(&parcel), slot));
         let began = self.means.clock.instant();
         let everybody: Vec<usize> = (0..parcel.manifest.recipients.len()).collect();
         let calls = parcel.spread(&everybody);
@@ -272,9 +279,9 @@ impl Dispatch {
         }
     }
 
-    /// What cannot be held goes to SES if it may go now, whatever it was to be held for; says whether
-    /// as a probe.
-    fn last_resort(&self, parcel: &Parcel, how: &How) -> Option<bool> {
+    /// What cannot be held goes to SES if it may go now, whatever it was to be held for; says from when its
+    /// calls may begin, and whether as a probe.
+    fn last_resort(&self, parcel: &Parcel, how: &How) -> Option<(Slot, bool)> {
         if !matches!(how, How::Deferred { .. }) {
             return None;
         }
@@ -290,7 +297,7 @@ impl Dispatch {
 
     /// Whether a message may be offered to SES at once, and its recipients are reserved; else why it is
     /// held.
-    fn may_go_at_once(&self, parcel: &Parcel) -> Result<(), Kept> {
+    fn may_go_at_once(&self, parcel: &Parcel) -> Result<Slot, Kept> {
         if parcel.passage.handoff == Handoff::Queue {
             return Err(Cause::Handoff.into());
         }

@@ -406,8 +406,8 @@ impl Dispatch {
                 self.board().pick((instant, now), next)
             });
             match picked {
-                Pick::Go { lane, recipients, probe } => {
-                    let reserved = Reserved::of(self, lane.clone(), recipients);
+                Pick::Go { lane, recipients, slot, probe } => {
+                    let reserved = Reserved::of(self, lane.clone(), recipients, slot);
                     let flight = Flight { dispatch: Arc::clone(self), lane: lane.clone(), probe, _call: call };
                     let Some(claim) = outbox.claim(&lane) else { continue };
                     let units = u32::try_from(claim.bytes().div_ceil(UNIT)).unwrap_or(u32::MAX);

@@ -1,11 +1,14 @@
 //! How many recipients a second: a rate held by arithmetic on one moment (GCRA).
 //!
 //! The moment is when the bucket will be full again; the further ahead of now, the emptier it is. It
-//! holds what one second brings, one recipient at the least.
+//! holds what three quarters of a second bring, one recipient at the least. SES's own holds a second's;
+//! but it is full until a call arrives, which is later than it began, and what it could not take in until
+//! then is lacking at the end of a burst.
 //!
 //! Promises: over any time no more recipients pass than the rate times that time and one bucket. A
-//! call for more recipients than are left passes as soon as there is room for one, and what follows
-//! pays for it: so SES's own bucket does, and a call cannot be cut. After SES says that the rate is
+//! message for more recipients than are left passes as soon as there is room for one, and what follows
+//! pays for it: so SES's own bucket has it with a call, which cannot be cut. A message of several calls can:
+//! its [`Slot`] says from when each of them may begin, else SES would refuse the last ones. After SES says that the rate is
 //! exceeded it is halved, and comes back to what was set in [`RECOVERY`].
 //! Refuses: nothing; without a rate everything passes.
 //! What can go wrong: a rate that is no number above zero is taken as [`LEAST`].
@@ -21,6 +24,9 @@ pub const ONE_OVERRUN: Duration = Duration::from_secs(1);
 /// The lowest rate: one recipient an hour.
 pub const LEAST: f64 = 1.0 / 3600.0;
 
+/// For how many seconds of the rate a full bucket has room.
+const HELD: f64 = 0.75;
+
 /// The rate is not halved below this.
 const FLOOR: f64 = 1.0;
 
@@ -31,6 +37,22 @@ pub struct Pace {
     /// When the bucket is full.
     full: Option<Instant>,
     slowed: Option<Slowed>,
+}
+
+/// What a message took of a rate: from when its calls may begin.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Slot {
+    /// From when its first recipient may go, and the rate; `None`: no rate is known.
+    first: Option<(Instant, f64)>,
+}
+
+impl Slot {
+    /// From when a call may begin that comes after calls for so many others of the same message; `None`: at
+    /// any time.
+    pub fn after(self, others: u32) -> Option<Instant> {
+        let (first, rate) = self.first?;
+        Some(after(first, time_for(f64::from(others), rate)))
+    }
 }
 
 /// The rate was lowered to `to`, and grows since.
@@ -46,13 +68,15 @@ impl Pace {
         Self { rate: rate.map(sound), full: None, slowed: None }
     }
 
-    /// A call for so many recipients wants to begin. When it may not, it says when to come back.
-    pub fn take(&mut self, recipients: u32, now: Instant) -> Result<(), Instant> {
+    /// A message to so many recipients wants to begin. When it may not, it says when to come back.
+    pub fn take(&mut self, recipients: u32, now: Instant) -> Result<Slot, Instant> {
         self.peek(now)?;
-        let Some(rate) = self.effective(now) else { return Ok(()) };
+        let Some(rate) = self.effective(now) else { return Ok(Slot::default()) };
         let from = self.full.map_or(now, |full| full.max(now));
         self.full = Some(after(from, time_for(f64::from(recipients), rate)));
-        Ok(())
+        // In a full bucket there is room for some beside the first.
+        let first = from.checked_sub(time_for(bucket(rate) - 1.0, rate)).unwrap_or(now);
+        Ok(Slot { first: Some((first, rate)) })
     }
 
     /// What [`take`](Self::take) would say, without taking.
@@ -106,9 +130,9 @@ impl Pace {
     }
 }
 
-/// How many recipients a full bucket holds: what one second brings, one at the least.
+/// How many recipients a full bucket holds, one at the least.
 fn bucket(rate: f64) -> f64 {
-    rate.max(1.0)
+    (rate * HELD).max(1.0)
 }
 
 fn sound(rate: f64) -> f64 {
@@ -143,7 +167,7 @@ mod tests {
         let (mut now, mut passed) = (from, 0);
         while now < from + time {
             match pace.take(recipients, now) {
-                Ok(()) => passed += recipients,
+                Ok(_) => passed += recipients,
                 Err(at) => {
                     assert!(at > now && pace.peek(now) == Err(at));
                     now = at;
@@ -154,9 +178,9 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_holds_what_a_second_brings_and_one_at_the_least() {
+    fn a_bucket_holds_what_three_quarters_of_a_second_bring_and_one_at_the_least() {
         let now = Instant::now();
-        for (rate, bucket) in [(14.0, 14), (1.0, 1), (2.5, 2), (0.1, 1), (500.0, 500), (0.0, 1), (-3.0, 1)] {
+        for (rate, bucket) in [(14.0, 10), (1.0, 1), (2.5, 1), (4.0, 3), (0.1, 1), (500.0, 375), (0.0, 1), (-3.0, 1)] {
             let mut pace = Pace::new(Some(rate));
             assert_eq!(at_once(&mut pace, now), bucket, "{rate}");
         }
@@ -170,7 +194,7 @@ mod tests {
         for rate in [0.1, 0.7, 1.0, 3.0, 14.0, 333.0] {
             let mut pace = Pace::new(Some(rate));
             let hour = passes(&mut pace, now, Duration::from_secs(3600), 1);
-            let expected = rate * 3600.0 + rate.max(1.0);
+            let expected = rate * 3600.0 + bucket(rate);
             assert!((f64::from(hour) - expected).abs() <= 2.0, "{hour} at {rate}, not {expected}");
         }
     }
@@ -179,13 +203,13 @@ mod tests {
     fn a_call_larger_than_what_is_left_passes_and_is_paid_for() {
         let now = Instant::now();
         let mut pace = Pace::new(Some(10.0));
-        assert_eq!(pace.take(9, now), Ok(()));
-        assert_eq!(pace.take(50, now), Ok(()), "there is room for one");
-        // 59 are taken of 10: room for one after 5 seconds.
-        assert_eq!(pace.peek(now), pace.clone().take(1, now));
+        assert_eq!(pace.take(6, now).map(drop), Ok(()));
+        assert_eq!(pace.take(50, now).map(drop), Ok(()), "there is room for one");
+        // 56 are taken of 7.5, and there is room for one when 6.5 of these are taken.
+        assert_eq!(pace.peek(now), pace.clone().take(1, now).map(drop));
         let Err(at) = pace.take(1, now) else { panic!("the bucket is empty") };
-        assert_eq!((at - now).as_millis(), 5000);
-        assert_eq!(pace.take(1, at), Ok(()));
+        assert_eq!((at - now).as_millis(), 4950);
+        assert_eq!(pace.take(1, at).map(drop), Ok(()));
         assert!(pace.take(1, at).is_err());
         let hour = passes(&mut Pace::new(Some(10.0)), now, Duration::from_secs(3600), 50);
         assert!((36_000..=36_060).contains(&hour), "{hour}");
@@ -205,14 +229,14 @@ mod tests {
         assert_eq!(wait(&pace), 1000, "not the hundred seconds that a hundred would take");
         let mut pace = emptied(0.1);
         pace.change(Some(100.0), now);
-        assert_eq!(at_once(&mut pace, now), 99, "one was taken");
+        assert_eq!(at_once(&mut pace, now), 74, "one was taken");
         let mut pace = emptied(10.0);
         pace.change(Some(10.0), now);
-        assert_eq!(wait(&pace), 100);
+        assert_eq!(wait(&pace), 50);
         pace.change(None, now);
         assert_eq!(at_once(&mut pace, now), 100_000);
         pace.change(Some(5.0), now);
-        assert_eq!(at_once(&mut pace, now), 5);
+        assert_eq!(at_once(&mut pace, now), 3);
         // Changed to and fro, nothing is gained.
         let mut pace = emptied(10.0);
         for _ in 0..100 {
@@ -258,8 +282,8 @@ mod tests {
         while now < end {
             match pace.take(1, now) {
                 Err(at) => now = at,
-                Ok(()) if ses.take(1, now).is_ok() => sent += 1,
-                Ok(()) => {
+                Ok(_) if ses.take(1, now).is_ok() => sent += 1,
+                Ok(_) => {
                     refused += 1;
                     pace.throttled(now);
                 }
@@ -267,6 +291,35 @@ mod tests {
         }
         assert!(sent > 600 * 14 * 7 / 10, "{sent} sent: most of what SES takes");
         assert!(refused < sent / 10, "{refused} refused of {sent}");
+    }
+
+    /// Messages of many sizes whose recipients each have a call of their own, offered from their slots on:
+    /// SES, whose bucket takes them one by one, has room for every one of them.
+    #[test]
+    fn calls_that_begin_from_their_slots_on_find_room_at_ses() {
+        let sizes = [1_u32, 5, 50, 1, 1, 20, 3];
+        for rate in [0.5, 1.0, 14.0, 50.0] {
+            let (mut now, mut pace) = (Instant::now(), Pace::new(Some(rate)));
+            let begun = now;
+            let mut calls = Vec::new();
+            for size in sizes.iter().cycle().take(200) {
+                let slot = loop {
+                    match pace.take(*size, now) {
+                        Ok(slot) => break slot,
+                        Err(at) => now = at,
+                    }
+                };
+                calls.extend((0..*size).map(|others| slot.after(others).unwrap().max(now)));
+            }
+            calls.sort();
+            let (mut ses, all) = (Pace::new(Some(rate)), calls.len());
+            // What a duration rounds off.
+            let refused = calls.iter().filter(|at| ses.take(1, **at + Duration::from_micros(1)).is_err()).count();
+            assert_eq!(refused, 0, "of {all} at {rate} a second");
+            let took = calls.last().unwrap().saturating_duration_since(begun).as_secs_f64();
+            assert!(took <= all as f64 / rate, "{took} s for {all} at {rate} a second: no time is lost");
+        }
+        assert_eq!(Pace::new(None).take(50, Instant::now()).unwrap().after(49), None);
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -302,7 +355,7 @@ mod tests {
                         Step::Pass(millis) => now += Duration::from_millis(millis),
                         Step::Throttled => pace.throttled(now),
                         Step::Take(recipients) => match pace.take(recipients, now) {
-                            Ok(()) => log.push((now, recipients)),
+                            Ok(_) => log.push((now, recipients)),
                             Err(at) => {
                                 told.set(told.get() + 1);
                                 prop_assert!(at > now);
@@ -331,7 +384,7 @@ mod tests {
         let (mut now, mut pace) = (Instant::now(), Pace::new(Some(14.0)));
         for _ in 0..100_000 {
             now += Duration::from_secs(3600);
-            assert_eq!(pace.take(50, now), Ok(()));
+            assert_eq!(pace.take(50, now).map(drop), Ok(()));
         }
         assert_eq!(pace.full.map(|full| full < now + 5 * SECOND), Some(true));
     }

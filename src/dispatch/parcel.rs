@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::reserved::Reserved;
 use crate::mail::{ConfigurationSet, Mailbox, SesTenant};
@@ -100,6 +101,11 @@ impl Calls {
     pub(super) fn reserve(&self, reserved: Reserved) {
         let before = self.known().reserved.replace(reserved);
         drop(before);
+    }
+
+    /// From when a call may begin that comes after calls for so many others; `None`: at any time.
+    pub(super) fn from_when(&self, others: u32) -> Option<Instant> {
+        self.known().reserved.as_ref()?.slot().after(others)
     }
 
     /// SES has so many, or may; how many of them were reserved.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Dispatch;
+use super::pace::Slot;
 use crate::outbox::Lane;
 
 /// A reservation, given back when it is dropped.
@@ -14,12 +15,18 @@ pub(super) struct Reserved {
     dispatch: Arc<Dispatch>,
     lane: Lane,
     left: u32,
+    slot: Slot,
 }
 
 impl Reserved {
     /// So many recipients of a lane, which the board has reserved.
-    pub(super) fn of(dispatch: &Arc<Dispatch>, lane: Lane, recipients: u32) -> Self {
-        Self { dispatch: Arc::clone(dispatch), lane, left: recipients }
+    pub(super) fn of(dispatch: &Arc<Dispatch>, lane: Lane, recipients: u32, slot: Slot) -> Self {
+        Self { dispatch: Arc::clone(dispatch), lane, left: recipients, slot }
+    }
+
+    /// From when its calls may begin.
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
     }
 
     /// So many were offered, and SES has them or may have them; how many of them were reserved.
