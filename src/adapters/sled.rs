@@ -220,9 +220,7 @@ impl Store for SledStore {
 
     fn get_each<'a>(&'a self, keys: &'a [Key]) -> Pending<'a, Result<Vec<Option<Versioned>>, ReadError>> {
         Box::pin(async move {
-            let found = self.read(|db| {
-                keys.iter().map(|key| self.seek(db, key)).collect::<Result<Vec<_>, _>>()
-            })?;
+            let found = self.read(|db| keys.iter().map(|key| self.seek(db, key)).collect::<Result<Vec<_>, _>>())?;
             self.shared.settled(|in_flight| keys.iter().any(|key| in_flight.contains(key))).await?;
             Ok(found)
         })
