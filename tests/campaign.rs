@@ -2,6 +2,7 @@
 //! the mirror of it, an honest new tenant's first campaign. Figures are printed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stdout)]
 
 #[path = "support/feedback.rs"]
 mod feedback;

@@ -53,7 +53,7 @@ impl Dispatch {
             let mut wait = Duration::ZERO;
             while going_on && under_way.len() < width {
                 let Some(recipients) = calls.get(begun).cloned() else { break };
-                wait = self.until(parcel.calls.from_when(before));
+                wait = self.until(parcel.calls.begins_after(before));
                 if wait > Duration::ZERO {
                     break;
                 }

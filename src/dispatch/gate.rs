@@ -694,7 +694,8 @@ mod tests {
                     .lanes
                     .values()
                     .map(|gate| gate.day.reserved + gate.exposure.clone().view(at(millis)).reserved);
-                prop_assert_eq!(left.sum::<u64>() + gates.account.reserved, 0);
+                let shared = gates.tenants.values().map(|tenant| tenant.day.reserved);
+                prop_assert_eq!(left.chain(shared).sum::<u64>() + gates.account.reserved, 0);
                 Ok(())
             })
             .unwrap();

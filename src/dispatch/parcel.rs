@@ -104,7 +104,7 @@ impl Calls {
     }
 
     /// From when a call may begin that comes after calls for so many others; `None`: at any time.
-    pub(super) fn from_when(&self, others: u32) -> Option<Instant> {
+    pub(super) fn begins_after(&self, others: u32) -> Option<Instant> {
         self.known().reserved.as_ref()?.slot().after(others)
     }
 
