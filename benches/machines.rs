@@ -19,9 +19,7 @@ use bulkhead::mail::{
 };
 use bulkhead::outbox::Spool;
 use bulkhead::policy::decide;
-use bulkhead::policy::tenant::{
-    FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason, Tenant,
-};
+use bulkhead::policy::tenant::{SenderPattern, Stream, StreamKind, SuppressionReason, Tenant};
 use bulkhead::smtp::{Answer, Question, Session, Step, Terms};
 use bulkhead::store::Pending;
 use bulkhead::store::memory::MemoryStore;
@@ -86,45 +84,18 @@ fn tenant() -> Tenant {
     let stream = |id: &str, kind| {
         let id = StreamId::parse(id).unwrap();
         let stream = Stream {
-            id: id.clone(),
-            kind,
-            configuration_set: ConfigurationSet::parse(&format!("acme-{id}")).unwrap(),
             suppress_on: vec![SuppressionReason::Bounce],
-            rate_per_second: None,
-            daily_recipients: None,
-            warmup: None,
-            fan_out: FanOut::Single,
-            handoff: Handoff::Through,
-            max_age_hours: None,
-            dedupe: true,
-            dsn: false,
-            enforce: None,
-            exposure: true,
-            limits: Limits::default(),
-            pause: None,
-            standing: Standing::default(),
+            ..Stream::new(id.clone(), kind, ConfigurationSet::parse(&format!("acme-{id}")).unwrap())
         };
         (id, stream)
     };
     Tenant {
-        id: TenantId::parse("acme").unwrap(),
-        contact: None,
         senders: vec![SenderPattern::parse("acme.example").unwrap()],
-        ses_tenant: None,
-        default_stream: StreamId::parse("transactional").unwrap(),
-        limits: Limits::default(),
-        weight: Tenant::WEIGHT,
-        enforce: true,
-        paused_reply: PausedReply::Defer,
-        rate_per_second: None,
-        daily_recipients: None,
-        ses_pause: None,
-        pause: None,
-        standing: Standing::default(),
         streams: BTreeMap::from([
             stream("transactional", StreamKind::Transactional),
             stream("marketing", StreamKind::Marketing),
         ]),
+        ..Tenant::new(TenantId::parse("acme").unwrap(), StreamId::parse("transactional").unwrap())
     }
 }
 

@@ -15,10 +15,7 @@ use bulkhead::mail::header::{HeaderLimits, HeaderSection};
 use bulkhead::mail::{ConfigurationSet, Login, Mailbox, ReversePath, StreamId, TenantId, Username};
 use bulkhead::policy::decide;
 use bulkhead::policy::reputation::{self, Brake, Charge, Offence, Rule, Rules, Span};
-use bulkhead::policy::tenant::{
-    Cohort, FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, Suppression,
-    SuppressionReason, Tenant,
-};
+use bulkhead::policy::tenant::{Cohort, SenderPattern, Stream, StreamKind, Suppression, SuppressionReason, Tenant};
 use bulkhead::reputation::Book;
 use bulkhead::store::counters::Counts;
 use bulkhead::store::directory::Directory;
@@ -53,45 +50,18 @@ fn tenant() -> Tenant {
     let stream = |id: &str, kind| {
         let id = StreamId::parse(id).unwrap();
         let stream = Stream {
-            id: id.clone(),
-            kind,
-            configuration_set: ConfigurationSet::parse(&format!("acme-{id}")).unwrap(),
             suppress_on: vec![SuppressionReason::Bounce],
-            rate_per_second: None,
-            daily_recipients: None,
-            warmup: None,
-            fan_out: FanOut::Single,
-            handoff: Handoff::Through,
-            max_age_hours: None,
-            dedupe: true,
-            dsn: false,
-            enforce: None,
-            exposure: true,
-            limits: Limits::default(),
-            pause: None,
-            standing: Standing::default(),
+            ..Stream::new(id.clone(), kind, ConfigurationSet::parse(&format!("acme-{id}")).unwrap())
         };
         (id, stream)
     };
     Tenant {
-        id: TenantId::parse("acme").unwrap(),
-        contact: None,
         senders: vec![SenderPattern::parse("acme.example").unwrap()],
-        ses_tenant: None,
-        default_stream: StreamId::parse("transactional").unwrap(),
-        limits: Limits::default(),
-        weight: Tenant::WEIGHT,
-        enforce: true,
-        paused_reply: PausedReply::Defer,
-        rate_per_second: None,
-        daily_recipients: None,
-        ses_pause: None,
-        pause: None,
-        standing: Standing::default(),
         streams: BTreeMap::from([
             stream("transactional", StreamKind::Transactional),
             stream("marketing", StreamKind::Marketing),
         ]),
+        ..Tenant::new(TenantId::parse("acme").unwrap(), StreamId::parse("transactional").unwrap())
     }
 }
 

@@ -3,7 +3,6 @@
 //! named), and `SUPPRESSION_ENTRIES=NUMBER` for a smaller one.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use bulkhead::adapters::sled::SledStore;
 use bulkhead::event::{Notice, parse};
 use bulkhead::ingest::{Applier, Outcome};
 use bulkhead::mail::{Mailbox, TenantId};
-use bulkhead::policy::tenant::{PausedReply, SenderPattern, Standing, Suppression, SuppressionReason, Tenant};
+use bulkhead::policy::tenant::{SenderPattern, Suppression, SuppressionReason, Tenant};
 use bulkhead::store::directory::Directory;
 use bulkhead::store::suppressions;
 use bulkhead::time::{Clock, Timestamp};
@@ -196,21 +195,8 @@ fn mail(n: usize, at: &str) -> String {
 /// Whose stream it is the events' own tags say.
 fn owner() -> Tenant {
     Tenant {
-        id: tenant(0),
-        contact: None,
         senders: vec![SenderPattern::parse("acme.example").unwrap()],
-        ses_tenant: None,
-        default_stream: "main".parse().unwrap(),
-        limits: Default::default(),
-        weight: Tenant::WEIGHT,
-        enforce: true,
-        paused_reply: PausedReply::Defer,
-        rate_per_second: None,
-        daily_recipients: None,
-        ses_pause: None,
-        pause: None,
-        standing: Standing::default(),
-        streams: BTreeMap::new(),
+        ..Tenant::new(tenant(0), "main".parse().unwrap())
     }
 }
 

@@ -18,8 +18,8 @@ use bulkhead::policy::decide::{self, Stop};
 use bulkhead::policy::explain::{Gate, Moment};
 use bulkhead::policy::reputation::{Brake, Charge, Offence, Rule, Span, Step};
 use bulkhead::policy::tenant::{
-    Cohort, FanOut, Handoff, Limits, Pause, PausedReply, SenderPattern, Standing, Stream, StreamKind, Suppression,
-    SuppressionReason, Tenant,
+    Cohort, Handoff, Pause, PausedReply, SenderPattern, Standing, Stream, StreamKind, Suppression, SuppressionReason,
+    Tenant,
 };
 use bulkhead::relay::wording;
 use bulkhead::secret::Secret;
@@ -89,43 +89,24 @@ fn tenant(dice: &mut Dice) -> Tenant {
             continue;
         }
         let id: StreamId = name.parse().unwrap();
+        let kind = dice.of(&StreamKind::ALL);
         let stream = Stream {
-            id: id.clone(),
-            kind: dice.of(&StreamKind::ALL),
-            configuration_set: format!("acme-{name}").parse().unwrap(),
             suppress_on: dice.of(&[[].as_slice(), &[Bounce], &[Complaint], &[Bounce, Complaint]]).to_vec(),
-            rate_per_second: None,
-            daily_recipients: None,
-            warmup: None,
-            fan_out: FanOut::Single,
             handoff: dice.of(&Handoff::ALL),
-            max_age_hours: None,
-            dedupe: true,
-            dsn: false,
-            enforce: None,
-            exposure: true,
-            limits: Limits::default(),
             pause: pause(dice, 8, "list is stale"),
             standing: standing(dice, 3, &[Step::Warned, Step::Slowed, Step::Paused, Step::Paused]),
+            ..Stream::new(id.clone(), kind, format!("acme-{name}").parse().unwrap())
         };
         streams.insert(id, stream);
     }
     Tenant {
-        id: "acme".parse().unwrap(),
-        contact: None,
         senders: ["acme.example", "billing@acme.test"].map(|text| SenderPattern::parse(text).unwrap()).to_vec(),
-        ses_tenant: None,
-        default_stream: "reset".parse().unwrap(),
-        limits: Limits::default(),
-        weight: 1,
-        enforce: true,
         paused_reply: dice.of(&[PausedReply::Defer, PausedReply::Reject]),
-        rate_per_second: None,
-        daily_recipients: None,
         ses_pause: pause(dice, 30, "bounces"),
         pause: pause(dice, 30, "on holiday"),
         standing: standing(dice, 5, &[Step::TransactionalOnly, Step::TransactionalOnly, Step::Paused]),
         streams,
+        ..Tenant::new("acme".parse().unwrap(), "reset".parse().unwrap())
     }
 }
 

@@ -7,7 +7,6 @@
     reason = "a test says what it expects by panicking"
 )]
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +16,7 @@ use bulkhead::adapters::clock::{MachineClock, MachineRandom};
 use bulkhead::adapters::ses::{self, Credentials, SesMailer, sdk_config};
 use bulkhead::journal::Synced;
 use bulkhead::mail::{Mailbox, SesTenant, TenantId};
-use bulkhead::policy::tenant::{PausedReply, Standing, Suppression, SuppressionReason, Tenant};
+use bulkhead::policy::tenant::{Suppression, SuppressionReason, Tenant};
 use bulkhead::sandbox::lists::Lists;
 use bulkhead::sandbox::{self, Sandbox, SesTenantResources};
 use bulkhead::secret::Secret;
@@ -46,21 +45,8 @@ impl Clock for TestClock {
 
 fn tenant(id: &str, ses_tenant: Option<&str>) -> Tenant {
     Tenant {
-        id: id.parse().unwrap(),
-        contact: None,
-        senders: Vec::new(),
         ses_tenant: ses_tenant.map(|name| SesTenant::parse(name).unwrap()),
-        default_stream: "main".parse().unwrap(),
-        limits: Default::default(),
-        weight: Tenant::WEIGHT,
-        enforce: true,
-        paused_reply: PausedReply::Defer,
-        rate_per_second: None,
-        daily_recipients: None,
-        ses_pause: None,
-        pause: None,
-        standing: Standing::default(),
-        streams: BTreeMap::new(),
+        ..Tenant::new(id.parse().unwrap(), "main".parse().unwrap())
     }
 }
 

@@ -41,9 +41,7 @@ use bulkhead::mail::header::{Originators, Wishes};
 use bulkhead::mail::{Login, Mailbox, ReversePath, StreamId, TenantId};
 use bulkhead::policy::decide;
 use bulkhead::policy::reputation::Rules;
-use bulkhead::policy::tenant::{
-    FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, Tenant,
-};
+use bulkhead::policy::tenant::{Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, Tenant};
 use bulkhead::relay::wording;
 use bulkhead::reputation::{Means, Reputation};
 use bulkhead::secret::Random;
@@ -152,43 +150,22 @@ fn tenant(id: TenantId, words: &[&str]) -> Tenant {
     let old = Standing { first: Some(BEGIN.minus(Duration::from_secs(90 * 86_400))), ..Standing::default() };
     Tenant {
         senders: vec![SenderPattern::parse(&format!("{id}.example")).unwrap()],
-        id,
-        contact: None,
-        ses_tenant: None,
-        default_stream: "transactional".parse().unwrap(),
         limits: limits(words),
-        weight: Tenant::WEIGHT,
         enforce: yes(words, "enforce").unwrap_or(true),
         paused_reply: if words.contains(&"reply=reject") { PausedReply::Reject } else { PausedReply::Defer },
-        rate_per_second: None,
-        daily_recipients: None,
-        ses_pause: None,
-        pause: None,
         standing: if words.contains(&"old") { old } else { Standing::default() },
-        streams: BTreeMap::new(),
+        ..Tenant::new(id, "transactional".parse().unwrap())
     }
 }
 
 fn stream(tenant: &TenantId, id: StreamId, words: &[&str]) -> Stream {
     let kind = StreamKind::ALL.into_iter().find(|kind| words.contains(&kind.word())).unwrap();
+    let configuration_set = format!("{tenant}-{id}").parse().unwrap();
     Stream {
-        configuration_set: format!("{tenant}-{id}").parse().unwrap(),
-        id,
-        kind,
         suppress_on: Vec::new(),
-        rate_per_second: None,
-        daily_recipients: None,
-        warmup: None,
-        fan_out: FanOut::Single,
-        handoff: Handoff::Through,
-        max_age_hours: None,
-        dedupe: true,
-        dsn: false,
         enforce: yes(words, "enforce"),
-        exposure: true,
         limits: limits(words),
-        pause: None,
-        standing: Standing::default(),
+        ..Stream::new(id, kind, configuration_set)
     }
 }
 

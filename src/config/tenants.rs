@@ -18,8 +18,7 @@ use super::value;
 use crate::mail::id::IdError;
 use crate::mail::{ConfigurationSet, SesTenant, StreamId, TenantId, Username};
 use crate::policy::tenant::{
-    FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason, Tenant,
-    Warmup,
+    FanOut, Handoff, Limits, PausedReply, SenderPattern, Stream, StreamKind, SuppressionReason, Tenant, Warmup,
 };
 use crate::store::credential::{Credential, HashError, Origin, SECRETS, SecretHash, StoredSecret};
 use crate::store::tenants::{Declared, DeclaredTenant};
@@ -112,22 +111,19 @@ impl Reader {
         let credentials: Vec<Credential> =
             credentials.into_iter().filter_map(|entry| self.credential(entry, id.as_ref(), &streams)).collect();
         section.end();
+        let default = Tenant::new(id?, default_stream?);
         let tenant = Tenant {
-            id: id?,
             contact,
             senders,
             ses_tenant,
-            default_stream: default_stream?,
             limits,
-            weight: weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(Tenant::WEIGHT),
-            enforce: enforce.unwrap_or(true),
-            paused_reply: paused_reply.unwrap_or_default(),
+            weight: weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(default.weight),
+            enforce: enforce.unwrap_or(default.enforce),
+            paused_reply: paused_reply.unwrap_or(default.paused_reply),
             rate_per_second,
             daily_recipients,
-            ses_pause: None,
-            pause: None,
-            standing: Standing::default(),
             streams,
+            ..default
         };
         Some(DeclaredTenant { tenant, credentials })
     }
@@ -220,25 +216,21 @@ impl Reader {
         let exposure = section.read("exposure", Given::flag);
         let limits = limits(&mut section);
         section.end();
-        let kind = kind?;
+        let default = Stream::new(id?, kind?, set?);
         Some(Stream {
-            id: id?,
-            kind,
-            configuration_set: set?,
-            suppress_on: suppress_on.unwrap_or_else(|| default_suppressions(kind)),
+            suppress_on: suppress_on.unwrap_or(default.suppress_on),
             rate_per_second: rate,
             daily_recipients: daily,
             warmup,
-            fan_out: fan_out.unwrap_or_default(),
-            handoff: handoff.unwrap_or_default(),
+            fan_out: fan_out.unwrap_or(default.fan_out),
+            handoff: handoff.unwrap_or(default.handoff),
             max_age_hours: max_age.and_then(|hours| u32::try_from(hours).ok()),
-            dedupe: dedupe.unwrap_or(true),
-            dsn: dsn.unwrap_or(false),
+            dedupe: dedupe.unwrap_or(default.dedupe),
+            dsn: dsn.unwrap_or(default.dsn),
             enforce,
-            exposure: exposure.unwrap_or(true),
+            exposure: exposure.unwrap_or(default.exposure),
             limits,
-            pause: None,
-            standing: Standing::default(),
+            ..default
         })
     }
 
@@ -308,14 +300,6 @@ fn caps(section: &mut Section<'_>) -> (Option<f64>, Option<u64>) {
         given.above_zero(LARGEST_RATE, cure)
     });
     (rate, section.read("daily_recipients", |given| given.whole(&(1..=1_000_000_000), 50_000)))
-}
-
-/// Which suppressions bind where the file does not say.
-pub fn default_suppressions(kind: StreamKind) -> Vec<SuppressionReason> {
-    match kind {
-        StreamKind::Transactional => vec![SuppressionReason::Bounce],
-        StreamKind::Bulk | StreamKind::Marketing => vec![SuppressionReason::Bounce, SuppressionReason::Complaint],
-    }
 }
 
 /// The narrower of two senders where they meet.
@@ -531,6 +515,7 @@ mod tests {
         let of_outbox = |stream: &Stream| (stream.handoff, stream.max_age_hours, stream.dedupe, stream.dsn);
         assert_eq!(of_outbox(resets), (Handoff::Queue, Some(12), false, true));
         assert_eq!(of_outbox(news), (Handoff::Through, None, true, false));
+        assert_eq!((news.enforce, news.exposure), (None, true));
         assert_eq!((acme.tenant.weight, globex.tenant.weight), (7, 1));
         let warmup = Warmup { start: "2026-12-01".into(), first_day: 200, days: 30, target: 50_000 };
         assert_eq!(news.warmup, Some(warmup));
@@ -556,6 +541,28 @@ mod tests {
         let all: Vec<_> = globex.tenant.streams.values().flat_map(|stream| &stream.suppress_on).collect();
         assert_eq!(all, [&SuppressionReason::Bounce, &SuppressionReason::Complaint]);
         assert!(globex.credentials.is_empty());
+    }
+
+    #[test]
+    fn what_a_file_does_not_say_is_as_the_constructors_have_it() {
+        let kinds = StreamKind::ALL.map(StreamKind::word);
+        let streams = kinds.map(|kind| {
+            format!("[[tenant.stream]]\nid = \"{kind}\"\nkind = \"{kind}\"\nconfiguration_set = \"acme-{kind}\"\n")
+        });
+        let head = "[[tenant]]\nid = \"acme\"\nsenders = [\"acme.example\"]\ndefault_stream = \"bulk\"\n";
+        let (declared, _) = read_tenants("tenants.toml", &(head.to_owned() + &streams.concat())).unwrap();
+        let stream = |kind: StreamKind| {
+            let id = StreamId::parse(kind.word()).unwrap();
+            let set = ConfigurationSet::parse(&format!("acme-{id}")).unwrap();
+            (id.clone(), Stream::new(id, kind, set))
+        };
+        let tenant = Tenant {
+            senders: vec![SenderPattern::parse("acme.example").unwrap()],
+            streams: StreamKind::ALL.map(stream).into(),
+            ..Tenant::new(TenantId::parse("acme").unwrap(), StreamId::parse("bulk").unwrap())
+        };
+        let declared: Vec<Tenant> = declared.tenants.into_iter().map(|declared| declared.tenant).collect();
+        assert_eq!(declared, [tenant]);
     }
 
     #[test]

@@ -63,46 +63,19 @@ fn fallback(tenant: &Tenant, of_set: Option<(bool, &StreamId)>) -> StreamId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{ConfigurationSet, Mailbox};
-    use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind};
+    use crate::mail::Mailbox;
+    use crate::policy::tenant::{SenderPattern, Stream, StreamKind};
     use crate::time::Timestamp;
 
     fn tenant(id: &str, senders: &[&str], streams: &[&str]) -> Tenant {
         let stream = |name: &&str| Stream {
-            id: name.parse().unwrap(),
-            kind: StreamKind::Bulk,
-            configuration_set: ConfigurationSet::parse(&format!("{id}-{name}")).unwrap(),
             suppress_on: Vec::new(),
-            rate_per_second: None,
-            daily_recipients: None,
-            warmup: None,
-            fan_out: FanOut::Single,
-            handoff: Handoff::Through,
-            max_age_hours: None,
-            dedupe: true,
-            dsn: false,
-            enforce: None,
-            exposure: true,
-            limits: Limits::default(),
-            pause: None,
-            standing: Standing::default(),
+            ..Stream::new(name.parse().unwrap(), StreamKind::Bulk, format!("{id}-{name}").parse().unwrap())
         };
         Tenant {
-            id: id.parse().unwrap(),
-            contact: None,
             senders: senders.iter().map(|text| SenderPattern::parse(text).unwrap()).collect(),
-            ses_tenant: None,
-            default_stream: streams[0].parse().unwrap(),
-            limits: Limits::default(),
-            weight: Tenant::WEIGHT,
-            enforce: true,
-            paused_reply: PausedReply::Defer,
-            rate_per_second: None,
-            daily_recipients: None,
-            ses_pause: None,
-            pause: None,
-            standing: Standing::default(),
             streams: streams.iter().map(stream).map(|stream| (stream.id.clone(), stream)).collect(),
+            ..Tenant::new(id.parse().unwrap(), streams[0].parse().unwrap())
         }
     }
 

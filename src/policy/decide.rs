@@ -500,55 +500,21 @@ mod tests {
 
     use super::*;
     use crate::policy::reputation::{Charge, Offence, Rule, Span};
-    use crate::policy::tenant::{FanOut, Handoff, Limits, SenderPattern, Standing, StreamKind};
+    use crate::policy::tenant::{SenderPattern, StreamKind};
 
     const NOW: Timestamp = Timestamp::from_millis(1_777_000_000_000);
 
-    fn stream(id: &str, kind: StreamKind, suppress_on: &[SuppressionReason]) -> Stream {
-        Stream {
-            id: StreamId::parse(id).unwrap(),
-            kind,
-            configuration_set: format!("acme-{id}").parse().unwrap(),
-            suppress_on: suppress_on.to_vec(),
-            rate_per_second: None,
-            daily_recipients: None,
-            warmup: None,
-            fan_out: FanOut::Single,
-            handoff: Handoff::Through,
-            max_age_hours: None,
-            dedupe: true,
-            dsn: false,
-            enforce: None,
-            exposure: true,
-            limits: Limits::default(),
-            pause: None,
-            standing: Standing::default(),
-        }
+    fn stream(id: &str, kind: StreamKind) -> Stream {
+        Stream::new(StreamId::parse(id).unwrap(), kind, format!("acme-{id}").parse().unwrap())
     }
 
     /// acme: `transactional` (default; bounces bind) and `marketing` (bounces and complaints bind).
     fn acme() -> Tenant {
-        use SuppressionReason::{Bounce, Complaint};
-        let streams = [
-            stream("transactional", StreamKind::Transactional, &[Bounce]),
-            stream("marketing", StreamKind::Marketing, &[Bounce, Complaint]),
-        ];
+        let streams = [stream("transactional", StreamKind::Transactional), stream("marketing", StreamKind::Marketing)];
         Tenant {
-            id: "acme".parse().unwrap(),
-            contact: None,
             senders: ["acme.example", "billing@acme.test"].map(|s| SenderPattern::parse(s).unwrap()).to_vec(),
-            ses_tenant: None,
-            default_stream: StreamId::parse("transactional").unwrap(),
-            limits: Limits::default(),
-            weight: Tenant::WEIGHT,
-            enforce: true,
-            paused_reply: PausedReply::Defer,
-            rate_per_second: None,
-            daily_recipients: None,
-            ses_pause: None,
-            pause: None,
-            standing: Standing::default(),
             streams: streams.map(|stream| (stream.id.clone(), stream)).into_iter().collect::<BTreeMap<_, _>>(),
+            ..Tenant::new("acme".parse().unwrap(), StreamId::parse("transactional").unwrap())
         }
     }
 

@@ -322,11 +322,58 @@ impl Standing {
     }
 }
 
+impl Stream {
+    /// A stream of which a tenants file says no more than this: the file's defaults.
+    pub fn new(id: StreamId, kind: StreamKind, configuration_set: ConfigurationSet) -> Self {
+        Self {
+            id,
+            kind,
+            configuration_set,
+            suppress_on: kind.suppresses(),
+            rate_per_second: None,
+            daily_recipients: None,
+            warmup: None,
+            fan_out: FanOut::default(),
+            handoff: Handoff::default(),
+            max_age_hours: None,
+            dedupe: true,
+            dsn: false,
+            enforce: None,
+            exposure: true,
+            limits: Limits::default(),
+            pause: None,
+            standing: Standing::default(),
+        }
+    }
+}
+
 impl Tenant {
     /// The weight of a tenant that has none of its own.
     pub const WEIGHT: u32 = 1;
     /// The largest weight: one tenant has at most this many times another's share.
     pub const LARGEST_WEIGHT: u32 = 100;
+
+    /// A tenant of which a tenants file says no more than this: the file's defaults. Its senders
+    /// and streams, which no file leaves out, are still to come.
+    pub fn new(id: TenantId, default_stream: StreamId) -> Self {
+        Self {
+            id,
+            contact: None,
+            senders: Vec::new(),
+            ses_tenant: None,
+            default_stream,
+            limits: Limits::default(),
+            weight: Self::WEIGHT,
+            enforce: true,
+            paused_reply: PausedReply::default(),
+            rate_per_second: None,
+            daily_recipients: None,
+            pause: None,
+            ses_pause: None,
+            standing: Standing::default(),
+            streams: BTreeMap::new(),
+        }
+    }
 
     /// The same tenant without its state: as a file would declare it.
     pub fn declared(mut self) -> Self {
@@ -357,6 +404,14 @@ impl StreamKind {
             Self::Transactional => "transactional",
             Self::Bulk => "bulk",
             Self::Marketing => "marketing",
+        }
+    }
+
+    /// Which suppressions bind a stream of this kind where the tenants file does not say.
+    pub fn suppresses(self) -> Vec<SuppressionReason> {
+        match self {
+            Self::Transactional => vec![SuppressionReason::Bounce],
+            Self::Bulk | Self::Marketing => vec![SuppressionReason::Bounce, SuppressionReason::Complaint],
         }
     }
 }

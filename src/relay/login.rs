@@ -278,7 +278,8 @@ pub(super) fn still_stands(directory: &Directory, login: &Login, peer: IpAddr, n
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::TenantId;
+    use crate::mail::{StreamId, TenantId};
+    use crate::policy::tenant::Tenant;
     use crate::store::credential::{Origin, StoredSecret};
 
     struct Fixed;
@@ -321,23 +322,7 @@ mod tests {
     }
 
     fn directory(credentials: Vec<Credential>) -> Arc<Directory> {
-        let tenant = crate::policy::tenant::Tenant {
-            id: TenantId::parse("acme").unwrap(),
-            contact: None,
-            senders: Vec::new(),
-            ses_tenant: None,
-            default_stream: crate::mail::StreamId::parse("main").unwrap(),
-            limits: crate::policy::tenant::Limits::default(),
-            weight: crate::policy::tenant::Tenant::WEIGHT,
-            enforce: true,
-            paused_reply: crate::policy::tenant::PausedReply::Defer,
-            rate_per_second: None,
-            daily_recipients: None,
-            ses_pause: None,
-            pause: None,
-            standing: crate::policy::tenant::Standing::default(),
-            streams: std::collections::BTreeMap::new(),
-        };
+        let tenant = Tenant::new(TenantId::parse("acme").unwrap(), StreamId::parse("main").unwrap());
         Arc::new(Directory::new([tenant], credentials))
     }
 

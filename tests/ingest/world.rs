@@ -5,11 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use bulkhead::ingest::{Applier, Janitor};
-use bulkhead::mail::{ConfigurationSet, Mailbox, StreamId, TenantId};
-use bulkhead::policy::tenant::{
-    FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, Suppression, SuppressionReason,
-    Tenant,
-};
+use bulkhead::mail::{Mailbox, StreamId, TenantId};
+use bulkhead::policy::tenant::{SenderPattern, Stream, StreamKind, Suppression, SuppressionReason, Tenant};
 use bulkhead::secret::Random;
 use bulkhead::store::counters::{self, Counts};
 use bulkhead::store::directory::{Current, Directory};
@@ -250,40 +247,13 @@ impl World {
 
 fn acme() -> Tenant {
     let stream = |name: &str| Stream {
-        id: name.parse().unwrap(),
-        kind: StreamKind::Bulk,
-        configuration_set: ConfigurationSet::parse(&format!("acme-{name}")).unwrap(),
         suppress_on: Vec::new(),
-        rate_per_second: None,
-        daily_recipients: None,
-        warmup: None,
-        fan_out: FanOut::Single,
-        handoff: Handoff::Through,
-        max_age_hours: None,
-        dedupe: true,
-        dsn: false,
-        enforce: None,
-        exposure: true,
-        limits: Limits::default(),
-        pause: None,
-        standing: Standing::default(),
+        ..Stream::new(name.parse().unwrap(), StreamKind::Bulk, format!("acme-{name}").parse().unwrap())
     };
     Tenant {
-        id: "acme".parse().unwrap(),
-        contact: None,
         senders: vec![SenderPattern::parse("acme.example").unwrap()],
-        ses_tenant: None,
-        default_stream: "main".parse().unwrap(),
-        limits: Limits::default(),
-        weight: Tenant::WEIGHT,
-        enforce: true,
-        paused_reply: PausedReply::Defer,
-        rate_per_second: None,
-        daily_recipients: None,
-        ses_pause: None,
-        pause: None,
-        standing: Standing::default(),
         streams: ["main", "news"].map(stream).into_iter().map(|stream| (stream.id.clone(), stream)).collect(),
+        ..Tenant::new("acme".parse().unwrap(), "main".parse().unwrap())
     }
 }
 

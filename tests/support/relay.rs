@@ -19,10 +19,7 @@ use bulkhead::dispatch::{self, Dispatch};
 use bulkhead::mail::{ConfigurationSet, Domain, StreamId, Taken, TenantId, Username};
 use bulkhead::outbox::memory::MemorySpool;
 use bulkhead::outbox::{self, Bounds, Outbox};
-use bulkhead::policy::tenant::{
-    FanOut, Handoff, Limits as Rates, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason,
-    Tenant,
-};
+use bulkhead::policy::tenant::{SenderPattern, Stream, StreamKind, Tenant};
 use bulkhead::relay::{Limits, Listener, Means, Options, Relay, Tls};
 use bulkhead::secret::Secret;
 use bulkhead::smtp::Terms;
@@ -484,45 +481,15 @@ pub fn credential(tenant: &str, which: &str, stream: Option<&str>, hashes: Vec<S
 }
 
 pub fn tenant(name: &str) -> Tenant {
-    let stream = |id: &str, kind, suppress_on| Stream {
-        id: StreamId::parse(id).unwrap(),
-        kind,
-        configuration_set: ConfigurationSet::parse(&format!("{name}-{id}")).unwrap(),
-        suppress_on,
-        rate_per_second: None,
-        daily_recipients: None,
-        warmup: None,
-        fan_out: FanOut::Single,
-        handoff: Handoff::Through,
-        max_age_hours: None,
-        dedupe: true,
-        dsn: false,
-        enforce: None,
+    let stream = |id: &str, kind| Stream {
         exposure: false,
-        limits: Rates::default(),
-        pause: None,
-        standing: Standing::default(),
+        ..Stream::new(StreamId::parse(id).unwrap(), kind, ConfigurationSet::parse(&format!("{name}-{id}")).unwrap())
     };
-    let streams = [
-        stream("transactional", StreamKind::Transactional, vec![SuppressionReason::Bounce]),
-        stream("marketing", StreamKind::Marketing, vec![SuppressionReason::Bounce, SuppressionReason::Complaint]),
-    ];
+    let streams = [stream("transactional", StreamKind::Transactional), stream("marketing", StreamKind::Marketing)];
     Tenant {
-        id: TenantId::parse(name).unwrap(),
-        contact: None,
         senders: vec![SenderPattern::Domain(Domain::parse(&format!("{name}.example")).unwrap())],
-        ses_tenant: None,
-        default_stream: StreamId::parse("transactional").unwrap(),
-        limits: Rates::default(),
-        weight: Tenant::WEIGHT,
-        enforce: true,
-        paused_reply: PausedReply::Defer,
-        rate_per_second: None,
-        daily_recipients: None,
-        ses_pause: None,
-        pause: None,
-        standing: Standing::default(),
         streams: streams.into_iter().map(|stream| (stream.id.clone(), stream)).collect::<BTreeMap<_, _>>(),
+        ..Tenant::new(TenantId::parse(name).unwrap(), StreamId::parse("transactional").unwrap())
     }
 }
 

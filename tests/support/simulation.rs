@@ -22,9 +22,7 @@ use bulkhead::mail::{
 use bulkhead::outbox::memory::MemorySpool;
 use bulkhead::outbox::recover::Found;
 use bulkhead::outbox::{self, Bounds, Content, Lane, Manifest, Outbox};
-use bulkhead::policy::tenant::{
-    FanOut, Handoff, Limits, PausedReply, SenderPattern, Standing, Stream, StreamKind, SuppressionReason, Tenant,
-};
+use bulkhead::policy::tenant::{SenderPattern, Stream, StreamKind, SuppressionReason, Tenant};
 use bulkhead::secret::Random;
 use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::memory::MemoryStore;
@@ -761,42 +759,19 @@ pub fn lane(tenant: &str, stream: &str) -> Lane {
 
 /// A tenant with a stream of each kind, named by it.
 pub fn tenant(name: &str, weight: u32) -> Tenant {
+    let set = |kind: StreamKind| ConfigurationSet::parse(&format!("{name}-{}", kind.word())).unwrap();
     let stream = |kind: StreamKind| Stream {
-        id: StreamId::parse(kind.word()).unwrap(),
-        kind,
-        configuration_set: ConfigurationSet::parse(&format!("{name}-{}", kind.word())).unwrap(),
         suppress_on: vec![SuppressionReason::Bounce],
-        rate_per_second: None,
-        daily_recipients: None,
-        warmup: None,
-        fan_out: FanOut::Single,
-        handoff: Handoff::Through,
-        max_age_hours: None,
         dedupe: false,
-        dsn: false,
-        enforce: None,
         // Its SES publishes no events; a story about the window says so.
         exposure: false,
-        limits: Limits::default(),
-        pause: None,
-        standing: Standing::default(),
+        ..Stream::new(StreamId::parse(kind.word()).unwrap(), kind, set(kind))
     };
     Tenant {
-        id: TenantId::parse(name).unwrap(),
-        contact: None,
         senders: vec![SenderPattern::Domain(Domain::parse(&format!("{name}.example")).unwrap())],
-        ses_tenant: None,
-        default_stream: StreamId::parse("transactional").unwrap(),
-        limits: Limits::default(),
         weight,
-        enforce: true,
-        paused_reply: PausedReply::Defer,
-        rate_per_second: None,
-        daily_recipients: None,
-        ses_pause: None,
-        pause: None,
-        standing: Standing::default(),
         streams: StreamKind::ALL.map(stream).into_iter().map(|stream| (stream.id.clone(), stream)).collect(),
+        ..Tenant::new(TenantId::parse(name).unwrap(), StreamId::parse("transactional").unwrap())
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
-use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, SenderPattern};
+use crate::policy::tenant::SenderPattern;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const STREAMS: [(&str, StreamKind); 3] =
@@ -15,40 +15,14 @@ const STREAMS: [(&str, StreamKind); 3] =
 
 fn tenant(id: &str) -> Tenant {
     let stream = |(name, kind): (&str, StreamKind)| Stream {
-        id: name.parse().unwrap(),
-        kind,
-        configuration_set: format!("{id}-{name}").parse().unwrap(),
         suppress_on: Vec::new(),
-        rate_per_second: None,
-        daily_recipients: None,
-        warmup: None,
-        fan_out: FanOut::Single,
-        handoff: Handoff::Through,
-        max_age_hours: None,
-        dedupe: true,
-        dsn: false,
-        enforce: None,
-        exposure: true,
-        limits: Limits::default(),
-        pause: None,
-        standing: Standing::default(),
+        ..Stream::new(name.parse().unwrap(), kind, format!("{id}-{name}").parse().unwrap())
     };
     Tenant {
-        id: id.parse().unwrap(),
-        contact: None,
         senders: vec![SenderPattern::parse("acme.example").unwrap()],
-        ses_tenant: None,
-        default_stream: "reset".parse().unwrap(),
-        limits: Limits::default(),
-        weight: Tenant::WEIGHT,
-        enforce: true,
-        paused_reply: PausedReply::Defer,
-        rate_per_second: None,
-        daily_recipients: None,
-        ses_pause: None,
-        pause: None,
         standing: Standing { first: Some(NOW.minus(Duration::from_secs(90 * 86_400))), ..Standing::default() },
         streams: STREAMS.map(stream).map(|stream| (stream.id.clone(), stream)).into_iter().collect(),
+        ..Tenant::new(id.parse().unwrap(), "reset".parse().unwrap())
     }
 }
 

@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
 use crate::mail::{ConfigurationSet, Mailbox, SesTenant};
-use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, Standing, StreamKind, SuppressionReason, Warmup};
+use crate::policy::tenant::{FanOut, Handoff, Limits, PausedReply, StreamKind, SuppressionReason, Warmup};
 use crate::secret::Secret;
 use crate::store::Pending;
 use crate::store::credential::{Origin, SecretHash, StoredSecret};
@@ -29,23 +29,8 @@ fn username(text: &str) -> Username {
 
 fn stream(id: &str, kind: StreamKind, set: &str) -> Stream {
     Stream {
-        id: stream_id(id),
-        kind,
-        configuration_set: ConfigurationSet::parse(set).unwrap(),
         suppress_on: vec![SuppressionReason::Bounce],
-        rate_per_second: None,
-        daily_recipients: None,
-        warmup: None,
-        fan_out: FanOut::Single,
-        handoff: Handoff::Through,
-        max_age_hours: None,
-        dedupe: true,
-        dsn: false,
-        enforce: None,
-        exposure: true,
-        limits: Limits::default(),
-        pause: None,
-        standing: Standing::default(),
+        ..Stream::new(stream_id(id), kind, ConfigurationSet::parse(set).unwrap())
     }
 }
 
@@ -53,21 +38,8 @@ fn stream(id: &str, kind: StreamKind, set: &str) -> Stream {
 fn tenant(id: &str, streams: &[&str]) -> Tenant {
     let kind = |stream: &str| if stream == "marketing" { StreamKind::Marketing } else { StreamKind::Transactional };
     Tenant {
-        id: tenant_id(id),
-        contact: None,
-        senders: Vec::new(),
-        ses_tenant: None,
-        default_stream: stream_id(streams[0]),
-        limits: Limits::default(),
-        weight: Tenant::WEIGHT,
-        enforce: true,
-        paused_reply: PausedReply::Defer,
-        rate_per_second: None,
-        daily_recipients: None,
-        ses_pause: None,
-        pause: None,
-        standing: Standing::default(),
         streams: streams.iter().map(|s| (stream_id(s), stream(s, kind(s), &format!("{id}-{s}")))).collect(),
+        ..Tenant::new(tenant_id(id), stream_id(streams[0]))
     }
 }
 
@@ -490,24 +462,19 @@ fn a_tenant(id: u8) -> impl Strategy<Value = DeclaredTenant> {
             let name = format!("t{id}");
             let credential =
                 |(username, secret): (String, u8)| credential(&name, &username, &secret.to_string(), Origin::File);
+            let default_stream = streams[0].id.clone();
             DeclaredTenant {
                 credentials: credentials.into_iter().map(credential).collect(),
                 tenant: Tenant {
-                    id: tenant_id(&name),
                     contact: contact.then(|| Mailbox::parse(b"ops@acme.example").unwrap()),
                     senders: senders.into_iter().map(|s| SenderPattern::parse(s).unwrap()).collect(),
                     ses_tenant: ses_tenant.then(|| SesTenant::parse(&name).unwrap()),
-                    default_stream: streams[0].id.clone(),
                     limits,
                     weight,
                     enforce,
                     paused_reply,
-                    rate_per_second: None,
-                    daily_recipients: None,
-                    ses_pause: None,
-                    pause: None,
-                    standing: Standing::default(),
                     streams: streams.into_iter().map(|s| (s.id.clone(), s)).collect(),
+                    ..Tenant::new(tenant_id(&name), default_stream)
                 },
             }
         },
