@@ -192,6 +192,38 @@ fn an_idle_share_is_lent_and_taken_back_at_once() {
     });
 }
 
+/// A drain does not wait for the rate: who was not offered yet goes after the start, at once and once.
+#[test]
+fn a_message_that_goes_out_bit_by_bit_is_cut_by_a_drain_and_goes_on_after_it() {
+    const TO: usize = 80;
+    let mut plan = plan(4.0, vec![tenant("acme", 1)]);
+    plan.options.max_send_rate = Some(4.0);
+    simulate(plan, async |world| {
+        let life = world.live().await;
+        let to = (0..TO).map(|n| format!("r{n}@to.example")).collect();
+        let (tenant, stream) = ("acme".into(), "bulk".into());
+        let letter = Letter { connection: 1, number: 1, tenant, stream, to, octets: 512 };
+        let (there, dispatch) = (Arc::clone(&world), Arc::clone(&life.dispatch));
+        let sending = tokio::spawn(async move { there.send(&dispatch, letter).await });
+        world.at(10 * SECOND).await;
+        assert_eq!(life.stop().await, 0, "none is cut off");
+        let answer = sending.await.unwrap();
+        assert!(matches!(answer, Answer::Held(_)), "its client hears 250: {answer:?}");
+        let (stopped, before) = (world.now(), taken(&world, "acme", "bulk").len());
+        assert!(stopped < 15 * SECOND && (30..50).contains(&before), "{before} of {TO} in {stopped} ms");
+
+        let life = world.live().await;
+        let ended = life.until_empty(&world, 5 * MINUTE).await;
+        life.stop().await;
+        assert!(ended - stopped < 60 * SECOND, "{} ms: nothing was taken for unknown", ended - stopped);
+        let mut to: Vec<String> =
+            world.ses.seen().iter().filter(|call| call.is_taken()).flat_map(|call| call.to.clone()).collect();
+        to.sort();
+        to.dedup();
+        assert_eq!((to.len(), taken(&world, "acme", "bulk").len()), (TO, TO), "each once");
+    });
+}
+
 // ---------------------------------------------------------------------------------------------
 // Days
 

@@ -1,8 +1,9 @@
 //! The SendEmail calls of one message, for mail that has just come in and for mail that was held.
 //!
 //! The first call goes alone, to learn cheaply of what stops all of them; then
-//! `limits.calls_per_message` at a time, none before the account's rate has room for it. After an answer that may pass later no further call begins:
-//! what stopped one would stop the others.
+//! `limits.calls_per_message` at a time, none before the account's rate has room for it. After an answer
+//! that may pass later no further call begins: what stopped one would stop the others. Neither does one
+//! that would have to wait for the rate once the drain has begun.
 //!
 //! Promises: no call without the stream's configuration set and our tags; the message's octets are
 //! copied once for each call and never otherwise; every outcome is told to the breakers, the gates,
@@ -65,6 +66,10 @@ impl Dispatch {
             let joined = tokio::select! {
                 biased;
                 Some(joined) = under_way.join_next() => Some(joined),
+                () = self.hurry.cancelled(), if wait > Duration::ZERO => {
+                    going_on = false;
+                    continue;
+                }
                 () = sleep(wait), if wait > Duration::ZERO => continue,
                 else => None,
             };
@@ -90,7 +95,9 @@ impl Dispatch {
         let answered = |(at, (recipients, outcome)): (usize, (Vec<usize>, Option<Outcome>))| {
             let outcome = outcome.unwrap_or_else(|| match at < begun {
                 true => Outcome::Unknown("the call ended without an outcome".into()),
-                false => Outcome::Retry(Retry::Busy, "not offered after another call was deferred".into()),
+                false => {
+                    Outcome::Retry(Retry::Busy, "not offered: another call was deferred, or the drain had begun".into())
+                }
             });
             Answered { recipients, outcome }
         };
