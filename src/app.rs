@@ -820,7 +820,8 @@ impl LimitsInUse {
             Ok(Ok(settings)) => {
                 let changes = self.last.changed_limits(&settings).len();
                 raise_descriptors(settings.limits.connections);
-                let relay::Options { terms, limits, listeners: _ } = relay_options(&settings);
+                let followed = followed(&self.source.first, &settings);
+                let relay::Options { terms, limits, listeners: _ } = relay_options(&followed);
                 self.relay.change(terms, limits);
                 self.reputation.change_rules(settings.reputation.rules);
                 let restart = self.source.first.changed_beside_limits(&settings);
@@ -833,6 +834,14 @@ impl LimitsInUse {
             Err(error) => journal::settings_refused(&self.source.name, std::iter::once(error.to_string())),
         }
     }
+}
+
+/// The settings of the start with the limits of others: what is told to want a restart is not followed by
+/// halves.
+fn followed(first: &Settings, settings: &Settings) -> Settings {
+    let mut followed = first.clone();
+    followed.limits = settings.limits.clone();
+    followed
 }
 
 /// Reads limits, certificates and tenants anew whenever it is asked to.
@@ -1040,6 +1049,24 @@ mod tests {
             told += 1;
         }
         assert_eq!(told, 15);
+    }
+
+    #[test]
+    fn what_wants_a_restart_is_followed_nowhere_before_it() {
+        let load = |variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(key, value)| (format!("BULKHEAD_{key}"), (*value).to_owned()));
+            config::load(None, variables).unwrap()
+        };
+        let shown = |settings: &Settings| format!("{:?}", relay_options(settings));
+        let first = load(&[]);
+        for variable in [("SUPPRESSION__SES_SYNC", "pull"), ("OUTBOX__DATA_DEADLINE_SECONDS", "11")] {
+            let other = load(&[variable]);
+            assert!(!first.changed_beside_limits(&other).is_empty(), "{variable:?} is told to want a restart");
+            assert_ne!(shown(&other), shown(&first));
+            assert_eq!(shown(&followed(&first, &other)), shown(&first), "{variable:?}");
+            let both = load(&[variable, ("LIMITS__RECIPIENTS", "7")]);
+            assert_eq!(shown(&followed(&first, &both)), shown(&load(&[("LIMITS__RECIPIENTS", "7")])));
+        }
     }
 
     /// A setting that is read and then forgotten would be a promise without effect.
