@@ -45,10 +45,13 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("notify", &["mail", "time", "secret", "store", "outbox", "announce", "journal"]),
     // what was accepted is told to it; it knows nothing of who tells
     ("watch", &["mail", "time", "secret", "policy", "store", "announce", "journal"]),
-    // `events replay` goes through the one applier there is
+    // `events replay` goes through the one applier there is; whoever was told of a hold is told of its end
     (
         "admin",
-        &["mail", "time", "secret", "policy", "event", "retry", "store", "outbox", "upstream", "journal", "ingest"],
+        &[
+            "mail", "time", "secret", "policy", "event", "retry", "store", "outbox", "upstream", "announce", "journal",
+            "ingest",
+        ],
     ),
     ("suppression", &["mail", "time", "secret", "policy", "retry", "store", "upstream", "journal"]),
     ("sandbox", &["mail", "time", "secret"]),
@@ -107,6 +110,7 @@ const MACHINES_ABOVE: &[&str] = &[
     "dispatch/board.rs",
     "dispatch/breaker.rs",
     "dispatch/choose.rs",
+    "dispatch/gate.rs",
     "dispatch/join.rs",
     "dispatch/pace.rs",
     "dispatch/waits.rs",
