@@ -15,8 +15,8 @@
 //!   `Unavailable` until a restart, and the sync is not tried again (after a failed one the kernel
 //!   may have dropped the pages, so a second success would say nothing).
 //! - A second process is refused at open.
-//! - An address on no suppression list is told by a [sieve] in memory, a fraction of a microsecond; sled is
-//!   asked where there may be an entry.
+//! - An address on no suppression list is told by a sieve in memory (`sieve.rs`), in a fraction of a
+//!   microsecond; sled is asked where there may be an entry.
 //!
 //! What can go wrong at open: [`OpenError`]. Afterwards: a commit that hangs (a dying disk) makes
 //! [`SledStore::available`] false after [`STUCK`]; commits then wait, they do not fail, for nobody

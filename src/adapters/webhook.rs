@@ -5,7 +5,7 @@
 //! to a check and another to a connection gains nothing. A proxy is not used.
 //!
 //! Promises: no redirect is followed; the answer's status is read and nothing behind its header
-//! section, which has [`ANSWER`] octets at the most; all of it within one time-out; one offer, one
+//! section, which has `ANSWER` octets at the most; all of it within one time-out; one offer, one
 //! connection. Without leave for private addresses it goes to none, and never without TLS.
 //! Refuses: an address that is not public, as [`Answer::Refused`]; nothing has been sent then.
 //! What can go wrong: [`Answer::Failed`], in words without the URL's path, which may be a secret too.

@@ -3,7 +3,7 @@
 //! `address,reason,origin,at,expires,actor`: `reason` is bounce, complaint, manual or soft, moments are
 //! RFC 3339. Of an import only `address` is needed; the actor of the entries is who imports. A CSV
 //! file without a header is read as a column of addresses, or our columns in our order. Exports of
-//! Amazon SES, SendGrid, Mailgun and Postmark are known by their columns: see [`layout`].
+//! Amazon SES, SendGrid, Mailgun and Postmark are known by their columns: see `layout`.
 //!
 //! Promises: what is exported can be imported and says the same; a bad line is told with its number
 //! and its cure and spoils no other; however long a file, one record of it is in memory.

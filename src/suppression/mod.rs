@@ -9,7 +9,7 @@
 //!
 //! A pass over a list reads all its pages, lets go what SES no longer has, and with [`Mode::Both`] puts
 //! on SES's list what the tenant's own has and SES's has not, and deletes there what was taken off
-//! here: see [`pass`]. Then it waits for [`Options::every`].
+//! here: see `pass`. Then it waits for [`Options::every`].
 //!
 //! Promises: one call at a time, and a call's begin is [`Options::pace`] from the one's before, over all
 //! lists; a pass that is cut short goes on where it was, after a restart as well; nothing here is on
