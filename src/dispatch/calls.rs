@@ -104,6 +104,7 @@ impl Dispatch {
         calls.into_iter().zip(answers).enumerate().map(answered).collect()
     }
 
+    /// How long it is until then; nothing where it is over, or there is no such moment.
     fn until(&self, moment: Option<Instant>) -> Duration {
         moment.map_or(Duration::ZERO, |moment| moment.saturating_duration_since(self.means.clock.instant()))
     }

@@ -139,24 +139,9 @@ impl Dispatch {
     }
 
     async fn take(self: &Arc<Self>, parcel: Parcel, deadline: Instant) -> HandedOver {
-        let mut probe = None;
-        let slot = match self.may_go_at_once(&parcel) {
-            Ok(slot) => slot,
-            Err(kept) => {
-                let progress = Progress::none(parcel.manifest.recipients.len());
-                let mut how = self.hold(&parcel, progress, kept.cause, "", 0).await;
-                if let (How::Deferred { until, .. }, Some(at)) = (&mut how, kept.until) {
-                    let ahead = at.saturating_duration_since(self.means.clock.instant());
-                    *until = Some(self.means.clock.now().plus(ahead));
-                }
-                match self.last_resort(&parcel, &how) {
-                    Some((slot, is_probe)) => {
-                        probe = is_probe.then(|| self.probe_of(&parcel));
-                        slot
-                    }
-                    None => return HandedOver::without_calls(how),
-                }
-            }
+        let (slot, mut probe) = match self.admit(&parcel).await {
+            Ok(admitted) => admitted,
+            Err(how) => return HandedOver::without_calls(how),
         };
         parcel.calls.reserve(Reserved::of(self, parcel.lane(), count(&parcel), slot));
         let began = self.means.clock.instant();
@@ -276,6 +261,25 @@ impl Dispatch {
         match self.means.outbox.hold(holding).await {
             Ok((durable, _)) => How::Held { receipt: Receipt::held(durable), cause, words: words.to_owned() },
             Err(error) => How::Deferred { cause, words: words.to_owned(), until: None, error },
+        }
+    }
+
+    /// From when the calls of a message may begin, and its probe if it is one; a message that may not go now
+    /// is held, and one that cannot be held goes if it may all the same. Else how it ended.
+    async fn admit(self: &Arc<Self>, parcel: &Parcel) -> Result<(Slot, Option<Probe>), How> {
+        let kept = match self.may_go_at_once(parcel) {
+            Ok(slot) => return Ok((slot, None)),
+            Err(kept) => kept,
+        };
+        let progress = Progress::none(parcel.manifest.recipients.len());
+        let mut how = self.hold(parcel, progress, kept.cause, "", 0).await;
+        if let (How::Deferred { until, .. }, Some(at)) = (&mut how, kept.until) {
+            let ahead = at.saturating_duration_since(self.means.clock.instant());
+            *until = Some(self.means.clock.now().plus(ahead));
+        }
+        match self.last_resort(parcel, &how) {
+            Some((slot, is_probe)) => Ok((slot, is_probe.then(|| self.probe_of(parcel)))),
+            None => Err(how),
         }
     }
 

@@ -8,9 +8,8 @@
 //! Promises: over any time no more recipients pass than the rate times that time and one bucket. A
 //! message for more recipients than are left passes as soon as there is room for one, and what follows
 //! pays for it: so SES's own bucket has it with a call, which cannot be cut. A message of several calls
-//! can: its [`Slot`] says from when each of them may begin, else SES would refuse the last ones. After
-//! SES says that the rate is
-//! exceeded it is halved, and comes back to what was set in [`RECOVERY`].
+//! can: its [`Slot`] says from when each of them may begin, else SES would refuse the last ones. After SES
+//! says that the rate is exceeded it is halved, and comes back to what was set in [`RECOVERY`].
 //! Refuses: nothing; without a rate everything passes.
 //! What can go wrong: a rate that is no number above zero is taken as [`LEAST`].
 

@@ -1,4 +1,5 @@
-//! Recipients that are being offered to SES, reserved at all gates of their lane.
+//! Recipients that are being offered to SES, reserved at all gates of their lane; and from when the
+//! account's rate has room for them.
 //!
 //! Promises: whatever becomes of an attempt, what it has not used comes back: the value is dropped with
 //! it. Nothing comes back twice.

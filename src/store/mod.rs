@@ -1,6 +1,6 @@
-//! The store: three methods, and the records written above them.
+//! The store: a few methods, and the records written above them.
 //!
-//! [`Store`] gets, scans and commits. sled (`adapters/sled`) and memory ([`memory`]) have them;
+//! [`Store`] gets, scans and commits, and gets several at once as a backend does it best. sled (`adapters/sled`) and memory ([`memory`]) have them;
 //! tenants, credentials, suppressions, runs of soft bounces, counters, the ledger of applied events and the
 //! audit trail are each written once on top. All keys are built in [`key`], all values sealed in
 //! [`record`].
