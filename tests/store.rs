@@ -251,11 +251,15 @@ async fn a_read_never_tells_of_what_is_not_yet_on_the_disk() {
     let mut seen = store.get(&new);
     let mut gone = store.get(&old);
     let mut scanned = store.scan(&all, None, 9);
+    let (several, others) = ([key("other"), key("new")], [key("other")]);
+    let mut each = store.get_each(&several);
     assert!(poll(&mut seen).is_pending(), "the put");
     assert!(poll(&mut gone).is_pending(), "the removal");
     assert!(poll(&mut scanned).is_pending(), "the scan");
+    assert!(poll(&mut each).is_pending(), "one of several");
     // Who asks for something else does not wait.
     assert_eq!(poll(&mut store.get(&other)), Poll::Ready(Ok(None)));
+    assert_eq!(poll(&mut store.get_each(&others)), Poll::Ready(Ok(vec![None])));
     assert_eq!(poll(&mut store.scan(&metas, None, 9)), Poll::Ready(Ok(Vec::new())));
     assert_eq!(poll(&mut store.scan(&tenants, None, 9)), Poll::Ready(Ok(Vec::new())));
     tell.send(Ok(())).unwrap();
@@ -263,6 +267,7 @@ async fn a_read_never_tells_of_what_is_not_yet_on_the_disk() {
     assert_eq!(seen.await.unwrap().unwrap().value.as_ref(), b"1");
     assert_eq!(gone.await.unwrap(), None);
     assert_eq!(scanned.await.unwrap().len(), 1);
+    assert_eq!(each.await.unwrap().iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
 }
 
 /// sled reads what it finds under the name that sorts last, whole or not.
