@@ -42,7 +42,7 @@ use crate::admin::{CommandError, Control, Desk, Health, Metrics, Request, Respon
 use crate::announce::{self, Announce, Announcement, Kind, Severity};
 use crate::config::{self, Problem, SesSync, Settings, Stolen, Tls};
 use crate::dispatch::waits::Waits;
-use crate::dispatch::{self, AccountNews, Dispatch, Reports};
+use crate::dispatch::{self, AccountNews, Dispatch, QuotaNews, Reports};
 use crate::ingest::{self, Applier, Hearing, Ingest, Janitor, NoQueue};
 use crate::journal;
 use crate::mail::Username;
@@ -593,13 +593,20 @@ impl AccountTold {
     }
 
     fn announcement(&self, news: &AccountNews) -> Announcement {
-        let AccountNews { enforcement_status, sending_enabled, near_quota } = news;
+        let AccountNews { enforcement_status, sending_enabled, quota } = news;
         let new = |kind, severity, headline: &str| {
             Announcement::new(self.clock.now(), &*self.random, kind, severity, headline)
         };
-        if let Some((sent, most)) = near_quota {
+        if let Some(QuotaNews { sent, most, is_reached }) = quota {
             let headline = format!("{sent} of the {most} recipients that Amazon SES takes in 24 hours are used up");
-            let mut told = new(Kind::QuotaNear, Severity::Warning, &headline);
+            let (kind, severity) =
+                if *is_reached { (Kind::QuotaReached, Severity::Alarm) } else { (Kind::QuotaNear, Severity::Warning) };
+            let mut told = new(kind, severity, &headline);
+            if *is_reached {
+                told.still_works = vec![
+                    "nothing is lost: mail waits in the outbox, and the last part is for transactional mail".into(),
+                ];
+            }
             told.to_do = vec!["ask Amazon SES for a higher quota, or move campaigns to another day".into()];
             return told;
         }

@@ -1061,7 +1061,7 @@ pub fn quota(most: Option<f64>, used: f64) {
     gauge!("bulkhead_quota_used_recipients").set(used);
 }
 
-/// `quota_near`: most of the account's quota of 24 hours is used.
+/// `quota_near`: most of the account's quota of 24 hours is used, or mail waits for it.
 pub fn quota_near(most: f64, used: f64) {
     Line::new("quota_near")
         .decimal("quota", most)

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bulkhead::dispatch::Dispatch;
+use bulkhead::dispatch::{AccountNews, Dispatch};
 use bulkhead::mail::StreamId;
 use bulkhead::policy::exposure::OutcomeKind;
 use bulkhead::policy::reputation::{Brake, Charge, Offence, Rule, Span, Step};
@@ -443,8 +443,18 @@ fn the_last_of_the_quota_is_for_transactional_mail() {
     (plan.terms.daily, plan.terms.tells_quota) = (Some(1000), true);
     simulate(plan, async |world| {
         let life = world.live().await;
+        let news: Arc<Mutex<Vec<bool>>> = Arc::default();
+        let heard = Arc::clone(&news);
+        let hear = move |of: AccountNews| heard.lock().unwrap().extend(of.quota.map(|quota| quota.is_reached));
+        life.dispatch.tell_account_news(Box::new(hear));
         sleep(Duration::from_secs(1)).await;
-        throw(&world, &life.dispatch, ("one", "marketing"), 1100).await;
+        throw(&world, &life.dispatch, ("one", "marketing"), 790).await;
+        world.at(2 * MINUTE).await;
+        assert!(news.lock().unwrap().is_empty(), "79 % are nothing to tell");
+        throw(&world, &life.dispatch, ("one", "marketing"), 30).await;
+        world.at(4 * MINUTE).await;
+        assert_eq!(*news.lock().unwrap(), [false], "nearly used up");
+        throw(&world, &life.dispatch, ("one", "marketing"), 280).await;
         world.at(5 * MINUTE).await;
         assert_eq!(taken(&world, "one", "marketing").len(), 950);
         assert_eq!(life.dispatch.why(&lane("one", "marketing")).unwrap().0, "daily_quota");
@@ -452,7 +462,8 @@ fn the_last_of_the_quota_is_for_transactional_mail() {
         assert_eq!(heard.iter().filter(|answer| **answer == Answer::Relayed).count(), 50);
         world.at(10 * MINUTE).await;
         assert_eq!(taken(&world, "one", "").len(), 1000);
-        assert_eq!(world.lines("quota_near").len(), 1);
+        assert_eq!(*news.lock().unwrap(), [false, true], "then what is left was too little");
+        assert_eq!(world.lines("quota_near").len(), 2);
         let refused = world.ses.seen().iter().filter(|call| call.said == Some(Said::Quota)).count();
         assert_eq!(refused, 0, "SES had not to say so");
         // Of 24 hours all has left when they are over.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Dispatch;
 use super::gate::Quota;
 use crate::journal;
+use crate::outbox::Cause;
 use crate::upstream::Account;
 
 /// How often SES is asked what the account may send.
@@ -35,8 +36,27 @@ pub struct AccountNews {
     pub enforcement_status: String,
     /// False: the account's sending is paused.
     pub sending_enabled: bool,
-    /// Recipients sent in 24 hours and the most of them, when the quota has become nearly used up.
-    pub near_quota: Option<(f64, f64)>,
+    /// The quota of 24 hours, when it has become nearly or wholly used up.
+    pub quota: Option<QuotaNews>,
+}
+
+/// How much of the quota of 24 hours is used.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct QuotaNews {
+    /// Recipients sent in 24 hours.
+    pub sent: f64,
+    /// The most of them.
+    pub most: f64,
+    /// What is left is none, or too little for mail that waits for it.
+    pub is_reached: bool,
+}
+
+/// How far the quota is used up, as it has been told.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Used {
+    Little,
+    Nearly,
+    Wholly,
 }
 
 /// What has been told of the account.
@@ -44,7 +64,7 @@ pub struct AccountNews {
 struct Told {
     rate: Option<f64>,
     standing: AccountNews,
-    is_near: bool,
+    used: Used,
     is_unknown: bool,
     misses: u32,
 }
@@ -68,8 +88,8 @@ impl Dispatch {
 
     async fn learn_account(self: Arc<Self>, first: oneshot::Sender<()>, drain: CancellationToken) {
         let mut first = Some(first);
-        let standing = AccountNews { enforcement_status: String::new(), sending_enabled: true, near_quota: None };
-        let mut told = Told { rate: None, standing, is_near: false, is_unknown: false, misses: 0 };
+        let standing = AccountNews { enforcement_status: String::new(), sending_enabled: true, quota: None };
+        let mut told = Told { rate: None, standing, used: Used::Little, is_unknown: false, misses: 0 };
         loop {
             match self.means.mailer.account().await {
                 Ok(account) => self.note_account(&account, &mut told),
@@ -102,21 +122,28 @@ impl Dispatch {
         let news = AccountNews {
             enforcement_status: account.enforcement_status.clone(),
             sending_enabled: account.sending_enabled,
-            near_quota: None,
+            quota: None,
         };
         let is_shut = !news.sending_enabled || news.enforcement_status == "SHUTDOWN";
         let quota = Quota { most, sent, reserve: self.options.quota_reserve, is_shut };
         self.board().gates.change_quota(quota);
         journal::quota(most, sent);
         if let Some(most) = most.filter(|most| *most > 0.0) {
-            let used = sent / most;
-            if used >= NEAR.0 && !told.is_near {
+            let part = sent / most;
+            let is_waited_for = self.board().gated().contains_key(&Cause::DailyQuota);
+            let used = match part {
+                _ if part >= 1.0 || is_waited_for => Used::Wholly,
+                _ if part >= NEAR.0 => Used::Nearly,
+                _ => Used::Little,
+            };
+            if used > told.used {
                 journal::quota_near(most, sent);
                 if let Some(tell) = self.account_news.get() {
-                    tell(AccountNews { near_quota: Some((sent, most)), ..news.clone() });
+                    let quota = Some(QuotaNews { sent, most, is_reached: used == Used::Wholly });
+                    tell(AccountNews { quota, ..news.clone() });
                 }
             }
-            told.is_near = used >= NEAR.0 || told.is_near && used >= NEAR.1;
+            told.used = if part < NEAR.1 { used } else { used.max(told.used) };
         }
         let is_first_and_well = told.standing.enforcement_status.is_empty()
             && news.sending_enabled

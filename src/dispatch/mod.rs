@@ -68,7 +68,7 @@ use crate::store::tally::Tally;
 use crate::time::Clock;
 use crate::upstream::Mailer;
 
-pub use account::AccountNews;
+pub use account::{AccountNews, QuotaNews};
 pub use alarm::words;
 pub use board::{Hold, Standing};
 pub use handover::{HandedOver, How};
