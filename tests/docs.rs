@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bulkhead::announce::Kind;
 use bulkhead::mail::header::HeaderError;
 use bulkhead::mail::mailbox::MailboxError;
 use bulkhead::mail::{Durable, Mailbox, MessageId, Receipt, StreamId, Taken, TenantId, Username};
@@ -510,6 +511,24 @@ fn every_metric_has_its_row() {
     let metrics: BTreeMap<String, String> = metrics().into_iter().map(|(name, kind)| (name, kind.to_owned())).collect();
     assert_eq!(table, metrics);
     assert!(metrics.len() > 20);
+}
+
+/// A kind that nobody makes would be a promise without effect.
+#[test]
+fn every_announcement_has_its_row_and_is_made() {
+    let rows = rows("src/manual/announcements.md", "kind");
+    let table: BTreeSet<String> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
+    let kinds: BTreeSet<String> = Kind::ALL.iter().map(|kind| kind.word().to_owned()).collect();
+    assert_eq!(table, kinds);
+    let is_source = |path: &PathBuf| path.extension().is_some_and(|end| end == "rs");
+    let makers: String = files(&root().join("src"))
+        .into_iter()
+        .filter(|path| is_source(path) && !path.starts_with(root().join("src/announce")))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .map(|text| text.split("#[cfg(test)]").next().unwrap().to_owned())
+        .collect();
+    let unmade: Vec<&Kind> = Kind::ALL.iter().filter(|kind| !makers.contains(&format!("Kind::{kind:?}"))).collect();
+    assert!(unmade.is_empty(), "{unmade:?}");
 }
 
 #[test]
