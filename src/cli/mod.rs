@@ -64,7 +64,7 @@ struct Typed {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Show what Bulkhead does, on this machine alone, with two tenants and a local SES
+    /// Show what Bulkhead does, on this machine alone, with three tenants and a local SES
     Demo(demo::Demo),
     /// Run the relay
     Serve(serve::Serve),
