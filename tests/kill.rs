@@ -350,7 +350,7 @@ async fn a_start_with_a_hundred_thousand_held_messages_is_quick_and_reads_no_bod
     let took = began.elapsed();
     let opened = relay.line("outbox_opened", |_| true).await;
     let read = relay.octets_read();
-    println!("started in {took:?}, {read} octets read, {} KiB resident: {opened}", relay.memory());
+    println!("started in {took:?}, {read} octets read, {} KiB of memory: {opened}", relay.memory());
     assert_eq!((&opened["held"], &opened["swept"]), (&made.into(), &0.into()), "{opened}");
     for damage in ["body_missing", "body_damaged", "record_damaged"] {
         assert!(relay.lines(damage).is_empty(), "{}", relay.lines(damage)[0]);

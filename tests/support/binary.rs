@@ -371,10 +371,11 @@ impl Process {
         (status.unwrap().unwrap(), self.said.errors.lock().unwrap().clone())
     }
 
-    /// Resident memory in KiB that is this process's (its share of what it shares).
+    /// Resident memory in KiB that this process has written: not the pages of its program, which come
+    /// and go with the page cache, and are shared with whoever runs the same.
     pub fn memory(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).unwrap();
-        let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();
+        let line = text.lines().find(|line| line.starts_with("Anonymous:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
