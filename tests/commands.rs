@@ -82,6 +82,22 @@ impl Office {
         self.store.commit(batch).await.unwrap();
     }
 
+    /// How many commits there were, with the one that asks.
+    async fn commits(&self) -> u64 {
+        let mut batch = Batch::new();
+        batch.put(Key::meta("asked"), If::Any, bytes::Bytes::from_static(b"x"));
+        self.store.commit(batch).await.unwrap()
+    }
+
+    /// How many entries the audit trail has.
+    async fn entries(&self) -> usize {
+        let Ok(Response::Audit(page)) = self.ask(Request::AuditList { tenant: None, since: None, after: None }).await
+        else {
+            panic!()
+        };
+        page.rows.len()
+    }
+
     fn live(&self, name: &str) -> Vec<String> {
         let directory = self.desk.directory.load();
         let credential = directory.credential(&username(name)).unwrap();
@@ -289,6 +305,54 @@ async fn every_change_is_in_the_audit_trail() {
     assert_eq!((of("suppression add").after.as_str(), of("suppression remove").before.as_str()), ("manual", "manual"));
     let text = serde_json::to_string(&rows).unwrap();
     assert!(!text.contains("joe@") && !text.contains("sha256:"), "{text}");
+}
+
+/// There is no moment at which a change is in the store and its entry is not.
+#[tokio::test]
+async fn a_change_and_its_entry_are_one_commit() {
+    let _others = GAUGE.read().await;
+    let office = Office::with_acme().await;
+    let (tenant, stream, other, why) = (acme(), StreamId::parse("main").ok(), username("other"), String::new);
+    let limits = Limits { pause_bounce: Some(0.04), ..Limits::default() };
+    let suppress =
+        |kind| Request::SuppressionAdd { tenant: acme(), address: joe(), kind, expires: None, reason: String::new() };
+    let changes = [
+        Request::TenantPause { tenant: tenant.clone(), stream: stream.clone(), reason: why() },
+        Request::TenantResume { tenant: tenant.clone(), stream, reason: why() },
+        Request::TenantPause { tenant: tenant.clone(), stream: None, reason: why() },
+        Request::TenantResume { tenant: tenant.clone(), stream: None, reason: why() },
+        Request::TenantLimits { tenant: tenant.clone(), stream: None, limits, reset: false, reason: why() },
+        Request::CredentialIssue {
+            tenant: tenant.clone(),
+            username: Some(other.clone()),
+            stream: None,
+            expires: None,
+            from_ip: Vec::new(),
+            reason: why(),
+        },
+        Request::CredentialRotate { username: other.clone(), overlap_seconds: 60, reason: why() },
+        Request::CredentialHold { username: other.clone(), reason: why() },
+        Request::CredentialRelease { username: other.clone(), reason: why() },
+        Request::CredentialRevoke { username: other, reason: why() },
+        suppress(Complaint),
+        Request::SuppressionRemove { tenant, address: joe(), kind: None, force: true, reason: why() },
+    ];
+    let mut entries = office.entries().await;
+    for change in changes {
+        let (before, words) = (office.commits().await, format!("{change:?}"));
+        office.ask(change).await.unwrap();
+        assert_eq!(office.commits().await - before, 2, "one beside the one that asks: {words}");
+        entries += 1;
+        assert_eq!(office.entries().await, entries, "{words}");
+    }
+    // What is there already, and stays, is no change; nor is what the store did not take.
+    office.ask(suppress(Manual)).await.unwrap();
+    office.ask(suppress(Manual)).await.unwrap();
+    assert_eq!(office.entries().await, entries + 1);
+    office.store.fail_with("refused by the test");
+    assert!(office.ask(suppress(Complaint)).await.is_err());
+    office.store.heal();
+    assert_eq!(office.entries().await, entries + 1);
 }
 
 #[derive(Clone, Default)]

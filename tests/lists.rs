@@ -22,7 +22,7 @@ use bulkhead::sandbox::{self, Sandbox, SesTenantResources};
 use bulkhead::secret::Secret;
 use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::memory::MemoryStore;
-use bulkhead::store::{Key, Pending, Store, mirror, suppressions};
+use bulkhead::store::{Batch, Key, Pending, Store, mirror, suppressions};
 use bulkhead::suppression::{Fault, ListSync, Mode, Options, Scope};
 use bulkhead::time::{Clock, Timestamp};
 use bulkhead::upstream::lists::{ListError, ListPage, ListReason, Listed, Suppressions};
@@ -130,11 +130,11 @@ impl Place {
             expires: expires.map(Timestamp::from_millis),
             actor: "cli:root".into(),
         };
-        suppressions::add(&*self.store, &acme(), &mailbox(address), &entry).await.unwrap();
+        suppressions::add(&*self.store, &acme(), &mailbox(address), &entry, &Batch::new()).await.unwrap();
     }
 
     async fn remove(&self, address: &str) {
-        suppressions::remove(&*self.store, &acme(), &mailbox(address), None, true).await.unwrap();
+        suppressions::remove(&*self.store, &acme(), &mailbox(address), None, true, |_| Batch::new()).await.unwrap();
     }
 
     fn put(&self, of: Option<&str>, address: &str, reason: &str) {
@@ -437,7 +437,7 @@ async fn calls_keep_their_distance_and_failures_are_waited_out() {
             expires: None,
             actor: "cli:root".into(),
         };
-        suppressions::add(&*store, &acme(), &mailbox(&format!("m{n}@x.example")), &entry).await.unwrap();
+        suppressions::add(&*store, &acme(), &mailbox(&format!("m{n}@x.example")), &entry, &Batch::new()).await.unwrap();
     }
     let ses = Arc::new(Noted { failing: Mutex::new(7), ..Noted::default() });
     let clock = Arc::new(TestClock(AtomicU64::new(NOW)));

@@ -194,7 +194,7 @@ impl Play {
         let all = self.declared.values();
         let declared = all.map(|tenant| DeclaredTenant { tenant: tenant.clone(), credentials: Vec::new() }).collect();
         let changes = tenants::differences(&there, &Declared { tenants: declared }, false).unwrap();
-        tenants::apply(&*self.store, &changes).await.unwrap();
+        tenants::apply(&*self.store, &changes, &[]).await.unwrap();
         for tenant in self.declared.values().filter(|tenant| tenant.standing.first.is_some()) {
             if there.tenant(&tenant.id).is_none() {
                 let mut batch = Batch::new();

@@ -32,7 +32,7 @@ fn tag<'a>(call: &'a Call, name: &str) -> Vec<&'a str> {
 
 async fn suppress(stand: &Stand, mailbox: &str, reason: SuppressionReason) {
     let entry = Suppression { reason, origin: "test".into(), at: long_ago(), expires: None, actor: "test".into() };
-    suppressions::add(&*stand.store, &stand.tenant.id, &stand.mailbox(mailbox), &entry).await.unwrap();
+    suppressions::add(&*stand.store, &stand.tenant.id, &stand.mailbox(mailbox), &entry, &Batch::new()).await.unwrap();
 }
 
 /// What SES has on its account's list binds whoever sends, once the lists are compared at all.

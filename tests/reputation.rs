@@ -65,7 +65,7 @@ impl World {
         let (declared, _): (Declared, _) = bulkhead::config::read_tenants("tenants.toml", TENANTS).unwrap();
         let nobody = tenants::load(&*store).await.unwrap();
         let changes = tenants::differences(&nobody, &declared, false).unwrap();
-        tenants::apply(&*store, &changes).await.unwrap();
+        tenants::apply(&*store, &changes, &[]).await.unwrap();
         Self::on(store).await
     }
 

@@ -34,7 +34,7 @@ use bulkhead::policy::tenant::{SenderPattern, Suppression, SuppressionReason};
 use bulkhead::relay::{Listener, Means, Options, Relay, Tls};
 use bulkhead::store::directory::{Current, Directory};
 use bulkhead::store::memory::MemoryStore;
-use bulkhead::store::{Store, suppressions};
+use bulkhead::store::{Batch, Store, suppressions};
 use dialogue::{Act, Cut, Dialogue, Message, malformed, play};
 use support::{
     Client, Script, clients_of, credential, dispatcher, hash, is_verdict, journal, limits, long_ago, soon, tenant,
@@ -172,7 +172,7 @@ impl World {
             expires: None,
             actor: "test".into(),
         };
-        suppressions::add(&*store, &TenantId::parse("acme").unwrap(), &bounced, &entry).await.unwrap();
+        suppressions::add(&*store, &TenantId::parse("acme").unwrap(), &bounced, &entry, &Batch::new()).await.unwrap();
         let ses = Arc::new(Script::default());
         let directory: Current = Arc::new(ArcSwap::from_pointee(Directory::new([acme], [app])));
         let dispatch = dispatcher(Arc::clone(&ses), Arc::clone(&store), MemorySpool::new(), &directory).await;

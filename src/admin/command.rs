@@ -3,8 +3,9 @@
 //! The same function stands behind the control socket and behind a command that opened the store
 //! itself. Promises: changes are made one at a time; each is committed, then the [`Directory`] that
 //! the message path reads is replaced, then the answer is given, so who has the answer can rely on
-//! it; each leaves a `changed` line and entries of the audit trail, with who and why. A secret is in the answer to `credential
-//! issue` and `rotate` and nowhere else.
+//! it; each leaves a `changed` line and entries of the audit trail, with who and why. What is changed in
+//! one commit has its trail in the same. A secret is in the answer to `credential issue` and `rotate` and
+//! nowhere else.
 //! Refuses: what names a tenant, stream or credential that is not there, with the nearest name that
 //! is. What can go wrong: [`CommandError`], each with what to do next.
 //!
@@ -34,10 +35,10 @@ use crate::policy::explain::Gate;
 use crate::policy::reputation::Rules;
 use crate::policy::tenant::{Limits, SuppressionReason, Tenant};
 use crate::secret::Random;
-use crate::store::Store;
-use crate::store::audit::Place;
+use crate::store::audit::{Entry, Place};
 use crate::store::directory::{Changing, Current, Fault};
 use crate::store::tenants::{Change, Declared};
+use crate::store::{Batch, Store};
 use crate::time::{Clock, Hour, Timestamp};
 
 /// Most rows of one answer; more are asked for with `after`.
@@ -594,12 +595,23 @@ impl Desk {
         self
     }
 
-    /// Tells of a change that is in the store and in force: a line of the log, and entries of the audit
-    /// trail. That the trail could not be told undoes nothing; the log says so.
+    /// What the audit trail is to say of a change.
+    pub(super) fn trail(&self, changed: &Changed<'_>) -> Vec<Entry> {
+        audit::entries(changed, self.clock.now(), &*self.random)
+    }
+
+    /// The same as a batch, for the commit that makes the change: there is none without its trail.
+    pub(super) fn batch_of(&self, changed: &Changed<'_>) -> Batch {
+        let mut batch = Batch::new();
+        self.trail(changed).iter().for_each(|entry| crate::store::audit::write(&mut batch, entry));
+        batch
+    }
+
+    /// Tells log and trail of what was done in many commits, whose outcome is known at their end alone.
+    /// That the trail could not be told undoes nothing; the log says so.
     pub(super) async fn changed(&self, changed: Changed<'_>) {
-        journal::changed(changed.actor, changed.command, changed.tenant, changed.reason);
-        let entries = audit::entries(&changed, self.clock.now(), &*self.random);
-        if let Err(error) = crate::store::audit::append_all(&*self.store, &entries).await {
+        changed.tell();
+        if let Err(error) = crate::store::audit::append_all(&*self.store, &self.trail(&changed)).await {
             journal::audit_failed(changed.actor, changed.command, &error.to_string());
         }
     }
@@ -644,6 +656,11 @@ impl<'a> Changed<'a> {
     /// One that nothing more is known of yet.
     pub(super) fn by(actor: &'a str, command: &'a str) -> Self {
         Self { actor, command, ..Self::default() }
+    }
+
+    /// Tells the log of it, once it is in the store and in force.
+    pub(super) fn tell(&self) {
+        journal::changed(self.actor, self.command, self.tenant, self.reason);
     }
 }
 

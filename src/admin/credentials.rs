@@ -14,7 +14,7 @@ use crate::store::credential::{Credential, Origin, SECRETS, SecretHash, StoredSe
 use crate::store::directory::Directory;
 use crate::store::holds::{self, Hold};
 use crate::store::tenants::{put_credential, put_new_credential, remove_credential};
-use crate::store::{Batch, If};
+use crate::store::{Batch, CommitError, If};
 use crate::time::Timestamp;
 
 use super::command::{Changed, Desk, PAGE, Response, nearest, reason};
@@ -67,10 +67,11 @@ pub(super) async fn issue(desk: &Desk, wish: Wish, why: &str, actor: &str) -> Re
     };
     // What cannot be read is made anew: nobody can log in with it as it is.
     let damaged = directory.credential_is_damaged(&credential.username);
-    put_new_credential(desk.store.as_ref(), &credential, if damaged { If::Any } else { If::Absent }).await?;
-    desk.reload().await?;
-    let command = format!("credential issue {}", credential.username);
-    changed(desk, &credential, (None, Some(&credential)), &command, why, actor).await;
+    let condition = if damaged { If::Any } else { If::Absent };
+    let change = Change { of: &credential, before: None, after: Some(&credential), what: "issue", why, actor };
+    change
+        .make(desk, async |trail| put_new_credential(desk.store.as_ref(), &credential, condition, trail).await)
+        .await?;
     Ok(Response::Issued(Issued {
         credential: CredentialView::of(&credential, None, now),
         secret: ShownOnce(String::from_utf8_lossy(secret.expose()).into_owned()),
@@ -98,10 +99,8 @@ pub(super) fn list(desk: &Desk, tenant: Option<&TenantId>, after: Option<&Userna
 pub(super) async fn revoke(desk: &Desk, username: &Username, why: &str, actor: &str) -> Result<Response, CommandError> {
     let before = desk.directory.load_full();
     let credential = known(&before, username)?;
-    remove_credential(desk.store.as_ref(), username).await?;
-    desk.reload().await?;
-    let command = format!("credential revoke {username}");
-    changed(desk, &credential, (Some(&credential), None), &command, why, actor).await;
+    let change = Change { of: &credential, before: Some(&credential), after: None, what: "revoke", why, actor };
+    change.make(desk, async |trail| remove_credential(desk.store.as_ref(), username, trail).await).await?;
     Ok(Response::Revoked(Revoked {
         credential: CredentialView::of(&credential, before.hold(username), desk.clock.now()),
         warning: of_file(&credential).then(|| revoked_beside_the_file(username)),
@@ -132,10 +131,9 @@ pub(super) async fn rotate(
         .chain(old)
         .take(SECRETS)
         .collect();
-    put_credential(desk.store.as_ref(), &credential, If::Any).await?;
-    desk.reload().await?;
-    let command = format!("credential rotate {username}");
-    changed(desk, &credential, (Some(&before), Some(&credential)), &command, why, actor).await;
+    let change =
+        Change { of: &credential, before: Some(&before), after: Some(&credential), what: "rotate", why, actor };
+    change.make(desk, async |trail| put_credential(desk.store.as_ref(), &credential, If::Any, trail).await).await?;
     Ok(Response::Issued(Issued {
         credential: CredentialView::of(&credential, directory.hold(username), now),
         secret: ShownOnce(String::from_utf8_lossy(secret.expose()).into_owned()),
@@ -144,26 +142,40 @@ pub(super) async fn rotate(
     }))
 }
 
-/// Tells of a change of a credential: how it was, and how it is.
-async fn changed(
-    desk: &Desk,
-    credential: &Credential,
-    (before, after): (Option<&Credential>, Option<&Credential>),
-    command: &str,
-    why: &str,
-    actor: &str,
-) {
-    let now = desk.clock.now();
-    let words = |credential: Option<&Credential>| credential.map(|one| shape(one, now)).unwrap_or_default();
-    desk.changed(Changed {
-        tenant: Some(&credential.tenant),
-        stream: credential.stream.as_ref(),
-        reason: &reason(why, ""),
-        before: &words(before),
-        after: &words(after),
-        ..Changed::by(actor, command)
-    })
-    .await;
+/// A change of a credential: how it was, and how it is.
+struct Change<'a> {
+    of: &'a Credential,
+    before: Option<&'a Credential>,
+    after: Option<&'a Credential>,
+    /// Which command, without `credential` and the name.
+    what: &'a str,
+    why: &'a str,
+    actor: &'a str,
+}
+
+impl Change<'_> {
+    /// Makes it with `commit`, which writes its trail as well, puts it in force and tells of it.
+    async fn make(
+        &self,
+        desk: &Desk,
+        commit: impl AsyncFnOnce(Batch) -> Result<(), CommitError>,
+    ) -> Result<(), CommandError> {
+        let now = desk.clock.now();
+        let words = |credential: Option<&Credential>| credential.map(|one| shape(one, now)).unwrap_or_default();
+        let command = format!("credential {} {}", self.what, self.of.username);
+        let changed = Changed {
+            tenant: Some(&self.of.tenant),
+            stream: self.of.stream.as_ref(),
+            reason: &reason(self.why, ""),
+            before: &words(self.before),
+            after: &words(self.after),
+            ..Changed::by(self.actor, &command)
+        };
+        commit(desk.batch_of(&changed)).await?;
+        desk.reload().await?;
+        changed.tell();
+        Ok(())
+    }
 }
 
 /// A credential for the audit trail, but for its secrets, of which there is only the number.
@@ -189,9 +201,13 @@ pub(super) async fn hold(desk: &Desk, username: &Username, why: &str, actor: &st
     if directory.hold(username).is_none() {
         let since = Pause { at: desk.clock.now(), actor: actor.into(), reason: reason(why, "no reason was given") };
         let hold = Hold { tenant: credential.tenant.clone(), since, released: None };
-        holds::put(desk.store.as_ref(), username, &hold).await?;
+        let command = format!("credential hold {username}");
+        let changed = held(&credential, HELD, &command, &hold.since.reason, actor);
+        let mut batch = desk.batch_of(&changed);
+        holds::write(&mut batch, username, &hold);
+        desk.store.commit(batch).await?;
         desk.reload().await?;
-        held(desk, &credential, HELD, &format!("credential hold {username}"), &hold.since.reason, actor).await;
+        changed.tell();
     }
     let directory = desk.directory.load();
     Ok(Response::Credential(CredentialView::of(&credential, directory.hold(username), desk.clock.now())))
@@ -214,14 +230,15 @@ pub(super) async fn release(
     let released = Pause { at: desk.clock.now(), actor: actor.into(), reason: reason(why, "") };
     let command = format!("credential release {username}");
     let hold = Hold { released: Some(released.clone()), ..hold.clone() };
-    let mut batch = Batch::new();
+    let changed = held(&credential, FREE, &command, &released.reason, actor);
+    let mut batch = desk.batch_of(&changed);
     holds::write(&mut batch, username, &hold);
     let announcement = (hold.since.actor == RELAY).then(|| free_again(desk, &credential, &released));
     announcement.iter().for_each(|announcement| announce::write(&mut batch, announcement));
     desk.store.commit(batch).await?;
     desk.reload().await?;
     announcement.iter().for_each(|announcement| desk.announce(announcement));
-    held(desk, &credential, FREE, &command, &released.reason, actor).await;
+    changed.tell();
     Ok(Response::Credential(CredentialView::of(&credential, None, desk.clock.now())))
 }
 
@@ -239,17 +256,16 @@ fn free_again(desk: &Desk, credential: &Credential, released: &Pause) -> Announc
     announcement
 }
 
-/// Tells of a hold and of its end.
-async fn held(desk: &Desk, credential: &Credential, after: &str, command: &str, why: &str, actor: &str) {
-    desk.changed(Changed {
+/// A hold, or its end.
+fn held<'a>(credential: &'a Credential, after: &'a str, command: &'a str, why: &'a str, actor: &'a str) -> Changed<'a> {
+    Changed {
         tenant: Some(&credential.tenant),
         stream: credential.stream.as_ref(),
         reason: why,
         before: if after == HELD { FREE } else { HELD },
         after,
         ..Changed::by(actor, command)
-    })
-    .await;
+    }
 }
 
 /// What a rotation leaves to be done.

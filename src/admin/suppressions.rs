@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use crate::journal;
 use crate::mail::{Mailbox, TenantId};
 use crate::policy::tenant::{Suppression, SuppressionReason};
-use crate::store::suppressions::{self as entries, ChangeError, RemoveError};
+use crate::store::suppressions::{self as entries, ChangeError, RemoveError, Removed};
 use crate::time::Timestamp;
 
 use super::command::{CHUNK, Changed, Desk, PAGE, Response, reason};
@@ -54,14 +54,16 @@ pub(super) async fn add(
         return Err(CommandError::InThePast { what: "the entry".into(), at: at.rfc3339() });
     }
     let entry = Suppression { reason: kind, origin: reason(why, "cli"), at: now, expires, actor: actor.into() };
-    entries::add(desk.store.as_ref(), tenant, address, &entry).await?;
-    desk.changed(Changed {
+    let changed = Changed {
         tenant: Some(tenant),
         reason: &about(address, why),
         after: listfile::word(kind),
         ..Changed::by(actor, "suppression add")
-    })
-    .await;
+    };
+    // What outlasts it stays, and nothing was changed.
+    if entries::add(desk.store.as_ref(), tenant, address, &entry, &desk.batch_of(&changed)).await? {
+        changed.tell();
+    }
     show(desk, tenant, address).await
 }
 
@@ -74,22 +76,23 @@ pub(super) async fn remove(
     actor: &str,
 ) -> Result<Response, CommandError> {
     find(&desk.directory.load(), tenant)?;
+    let changed =
+        Changed { tenant: Some(tenant), reason: &about(address, why), ..Changed::by(actor, "suppression remove") };
+    let trail = |removed: &Removed| {
+        let gone: Vec<&str> = removed.gone.iter().map(|entry| listfile::word(entry.reason)).collect();
+        let stays = removed.stays.as_ref().map(|entry| listfile::word(entry.reason));
+        desk.batch_of(&Changed { before: &gone.join(", "), after: stays.unwrap_or_default(), ..changed })
+    };
     let removed =
-        entries::remove(desk.store.as_ref(), tenant, address, kind, force).await.map_err(|error| match error {
-            RemoveError::NotThere => not_there(tenant, address),
-            RemoveError::ComplaintNeedsForce => CommandError::ComplaintNeedsForce { address: address.to_string() },
-            RemoveError::Read(error) => error.into(),
-            RemoveError::Commit(error) => error.into(),
-        })?;
-    let gone: Vec<&str> = removed.gone.iter().map(|entry| listfile::word(entry.reason)).collect();
-    desk.changed(Changed {
-        tenant: Some(tenant),
-        reason: &about(address, why),
-        before: &gone.join(", "),
-        after: removed.stays.as_ref().map(|entry| listfile::word(entry.reason)).unwrap_or_default(),
-        ..Changed::by(actor, "suppression remove")
-    })
-    .await;
+        entries::remove(desk.store.as_ref(), tenant, address, kind, force, trail).await.map_err(
+            |error| match error {
+                RemoveError::NotThere => not_there(tenant, address),
+                RemoveError::ComplaintNeedsForce => CommandError::ComplaintNeedsForce { address: address.to_string() },
+                RemoveError::Read(error) => error.into(),
+                RemoveError::Commit(error) => error.into(),
+            },
+        )?;
+    changed.tell();
     Ok(Response::Unsuppressed(Unsuppressed {
         removed: views(desk, address, &removed.gone),
         stays: removed.stays.map(|entry| SuppressionView::of(address.folded(), &entry, desk.clock.now())),

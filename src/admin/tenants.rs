@@ -164,17 +164,18 @@ pub(super) async fn pause(
     };
     let why = reason(why, "paused by the operator");
     let pause = Pause { at: desk.clock.now(), actor: actor.into(), reason: why.clone() };
-    tenants::pause(desk.store.as_ref(), id, stream, &pause).await?;
-    desk.reload().await?;
-    desk.changed(Changed {
+    let command = on_stream("tenant pause", stream);
+    let changed = Changed {
         tenant: Some(id),
         stream,
         reason: &why,
         before: &before,
         after: &standing(Some(&pause)),
-        ..Changed::by(actor, &on_stream("tenant pause", stream))
-    })
-    .await;
+        ..Changed::by(actor, &command)
+    };
+    tenants::pause(desk.store.as_ref(), id, stream, &pause, desk.batch_of(&changed)).await?;
+    desk.reload().await?;
+    changed.tell();
     show(desk, id).await
 }
 
@@ -200,18 +201,19 @@ pub(super) async fn resume(
         let what = stream.map_or_else(|| format!("tenant {id}"), |stream| format!("stream {stream} of tenant {id}"));
         return Err(CommandError::NotPaused { what });
     }
-    tenants::resume(desk.store.as_ref(), tenant, stream, desk.clock.now()).await?;
-    desk.reload().await?;
-    desk.resumed(tenant, stream);
-    desk.changed(Changed {
+    let command = on_stream("tenant resume", stream);
+    let changed = Changed {
         tenant: Some(id),
         stream,
         reason: &reason(why, ""),
         before: &before,
         after: &standing(None),
-        ..Changed::by(actor, &on_stream("tenant resume", stream))
-    })
-    .await;
+        ..Changed::by(actor, &command)
+    };
+    tenants::resume(desk.store.as_ref(), tenant, stream, desk.clock.now(), desk.batch_of(&changed)).await?;
+    desk.reload().await?;
+    desk.resumed(tenant, stream);
+    changed.tell();
     show(desk, id).await
 }
 
@@ -239,18 +241,19 @@ pub(super) async fn limits(
     // streams are the ones it has: without prune nothing else changes.
     let declared = Declared { tenants: vec![DeclaredTenant { tenant, credentials: Vec::new() }] };
     let changes = differences(&directory, &declared, false)?;
-    tenants::apply(desk.store.as_ref(), &changes).await?;
-    desk.reload().await?;
     let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    desk.changed(Changed {
+    let command = on_stream("tenant limits", stream);
+    let changed = Changed {
         tenant: Some(id),
         stream,
         reason: &reason(why, &words.join("; ")),
         before: &before,
         after: &after,
-        ..Changed::by(actor, &on_stream("tenant limits", stream))
-    })
-    .await;
+        ..Changed::by(actor, &command)
+    };
+    tenants::apply(desk.store.as_ref(), &changes, &desk.trail(&changed)).await?;
+    desk.reload().await?;
+    changed.tell();
     show(desk, id).await
 }
 
@@ -265,15 +268,16 @@ pub(super) async fn apply(
     let changes = differences(&desk.directory.load_full(), declared, prune)?;
     let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
     if !dry_run && !changes.is_empty() {
-        let applied = tenants::apply(desk.store.as_ref(), &changes).await;
-        // Several batches: some may be in when a later one failed, so what is there is put in force either way.
-        desk.reload().await?;
-        applied?;
         let command = if prune { "apply --prune" } else { "apply" };
         let parts: Vec<_> =
             changes.iter().zip(&words).map(|(change, words)| (change.tenant().clone(), words.clone())).collect();
         let why = format!("{source}: {} changes", changes.len());
-        desk.changed(Changed { reason: &why, parts: &parts, ..Changed::by(actor, command) }).await;
+        let changed = Changed { reason: &why, parts: &parts, ..Changed::by(actor, command) };
+        let applied = tenants::apply(desk.store.as_ref(), &changes, &desk.trail(&changed)).await;
+        // Several batches: some may be in when a later one failed, so what is there is put in force either way.
+        desk.reload().await?;
+        applied?;
+        changed.tell();
     }
     Ok(Response::Applied { changes, words, dry_run })
 }

@@ -2,13 +2,13 @@
 //!
 //! A row an entry, under `audit/{moment}/{id}`. The moment is counted down from the end of time, so
 //! that the newest sorts first: a list begins there, and what is too old lies behind one place.
-//! [`write()`] puts the row into the batch of the change it tells of, [`append`] is for a change that
-//! is in the store already.
+//! [`write()`] puts the row into the batch of the change it tells of, [`append_all`] is for what was done in
+//! many commits.
 //!
 //! Promises: a row fits the store whatever it is told; its texts are cut to do so. A damaged row is
 //! shown as one, and ends no list.
-//! What can go wrong: the store. A change that was committed without its row is still in the log,
-//! whose `changed` line says the same.
+//! What can go wrong: the store. What was done in many commits and lacks its row is still in the log, whose
+//! `changed` line says the same.
 
 use serde::{Deserialize, Serialize};
 
@@ -105,12 +105,7 @@ pub fn write(batch: &mut Batch, entry: &Entry) {
     batch.put(Key::audit(entry.at, entry.id), If::Absent, record::seal(&entry.cut()));
 }
 
-/// Writes an entry of a change that is in the store already.
-pub async fn append(store: &dyn Store, entry: &Entry) -> Result<(), CommitError> {
-    append_all(store, std::slice::from_ref(entry)).await
-}
-
-/// The same with several, as many in one commit as fit.
+/// Writes entries of what is in the store already, as many in one commit as fit.
 pub async fn append_all(store: &dyn Store, entries: &[Entry]) -> Result<(), CommitError> {
     for some in entries.chunks(BATCH_ITEMS) {
         let mut batch = Batch::new();
@@ -289,7 +284,7 @@ mod tests {
             entry.stream = StreamId::parse(&"s".repeat(64)).ok();
             (entry.actor, entry.what, entry.reason) = (text.clone(), text.clone(), text.clone());
             (entry.before, entry.after) = (text.clone(), text);
-            append(&store, &entry).await.unwrap();
+            append_all(&store, &[entry]).await.unwrap();
         }
         let found = all(&store, &Filter::default(), 10).await;
         assert_eq!(found.len(), 3);

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, CommitError, If, Key, Store, record};
+use super::{Batch, If, Key, record};
 use crate::mail::{TenantId, Username};
 use crate::policy::tenant::Pause;
 
@@ -32,14 +32,7 @@ impl Hold {
     }
 }
 
-/// Puts `username` on hold, or writes that it was released.
-pub async fn put(store: &dyn Store, username: &Username, hold: &Hold) -> Result<(), CommitError> {
-    let mut batch = Batch::new();
-    write(&mut batch, username, hold);
-    store.commit(batch).await.map(drop)
-}
-
-/// Adds the same to a batch.
+/// Adds to a batch that `username` is on hold, or that it was released.
 pub fn write(batch: &mut Batch, username: &Username, hold: &Hold) {
     batch.put(Key::credential_hold(username), If::Any, record::seal(hold));
 }

@@ -125,12 +125,13 @@ pub async fn add_many(
 }
 
 /// Adds `entry`, unless what is there for its reason outlasts it ([`effect::outlasts`]): then
-/// `false`, and that one stays. Entries for other reasons stay beside it.
+/// `false`, and that one stays. Entries for other reasons stay beside it. `with` is in the same commit.
 pub async fn add(
     store: &dyn Store,
     tenant: &TenantId,
     mailbox: &Mailbox,
     entry: &Suppression,
+    with: &Batch,
 ) -> Result<bool, ChangeError> {
     let key = Key::suppression(tenant, mailbox, entry.reason);
     let mut tries = TRIES;
@@ -140,7 +141,7 @@ pub async fn add(
             Some(Versioned { version, .. }) => If::At(version),
             None => If::Absent,
         };
-        let mut batch = Batch::new();
+        let mut batch = with.clone();
         batch.put(key.clone(), condition, record::seal(entry));
         tries -= 1;
         match store.commit(batch).await {
@@ -155,18 +156,19 @@ pub async fn add(
 /// expired or not, needs `force`; without it the other entries go and the complaint stays. With an
 /// entry for soft bounces the run goes that made it. A damaged
 /// record can be removed by `force` as well, which is how it is repaired; it is given as an entry
-/// that says so.
+/// that says so. What `with` makes of it is in the same commit.
 pub async fn remove(
     store: &dyn Store,
     tenant: &TenantId,
     mailbox: &Mailbox,
     reason: Option<SuppressionReason>,
     force: bool,
+    with: impl Fn(&Removed) -> Batch,
 ) -> Result<Removed, RemoveError> {
     let mut tries = TRIES;
     loop {
         let mut removed = Removed { gone: Vec::new(), stays: None };
-        let mut batch = Batch::new();
+        let mut removals = Vec::new();
         for (key, row) in rows(store, tenant, mailbox).await? {
             let kind = place(&key)?.1;
             if reason.is_some_and(|reason| reason != kind) {
@@ -180,10 +182,10 @@ pub async fn remove(
             if kind == SuppressionReason::Complaint && !force {
                 removed.stays = Some(entry);
             } else {
-                batch.remove(key, If::At(row.version));
+                removals.push((key, If::At(row.version)));
                 if kind == SuppressionReason::Soft {
                     // Else the next soft bounce would bring it back, as one more of the same run.
-                    batch.remove(Key::run(tenant, mailbox), If::Any);
+                    removals.push((Key::run(tenant, mailbox), If::Any));
                 }
                 removed.gone.push(entry);
             }
@@ -192,6 +194,10 @@ pub async fn remove(
             Removed { gone, stays: Some(_) } if gone.is_empty() => return Err(RemoveError::ComplaintNeedsForce),
             Removed { gone, stays: None } if gone.is_empty() => return Err(RemoveError::NotThere),
             Removed { .. } => {}
+        }
+        let mut batch = with(&removed);
+        for (key, condition) in removals {
+            batch.remove(key, condition);
         }
         tries -= 1;
         match store.commit(batch).await {
@@ -334,7 +340,7 @@ mod tests {
         let store = MemoryStore::new();
         assert_eq!(find(&store, &acme(), &mailbox("joe@x.example")).await, Ok(vec![]));
         let bounce = entry(Bounce, 1);
-        assert_eq!(add(&store, &acme(), &mailbox("Joe@X.example"), &bounce).await, Ok(true));
+        assert_eq!(add(&store, &acme(), &mailbox("Joe@X.example"), &bounce, &Batch::new()).await, Ok(true));
         for spelling in ["joe@x.example", "JOE@x.EXAMPLE", "\"joe\"@x.example"] {
             assert_eq!(find(&store, &acme(), &mailbox(spelling)).await, Ok(vec![bounce.clone()]), "{spelling}");
         }
@@ -370,7 +376,7 @@ mod tests {
                         model.push(new.clone());
                         model.sort_by_key(|entry| entry.reason);
                     }
-                    assert_eq!(add(&store, &acme(), &joe, new).await, Ok(!stays), "{new:?}");
+                    assert_eq!(add(&store, &acme(), &joe, new, &Batch::new()).await, Ok(!stays), "{new:?}");
                     assert_eq!(find(&store, &acme(), &joe).await.as_ref(), Ok(&model));
                 }
                 assert_eq!(model, kept);
@@ -386,15 +392,15 @@ mod tests {
         write(&mut other, &acme(), &joe, &entry(Bounce, 1));
         // Between the read and the write of a bounce comes an earlier one: it stays.
         let store = Contended { store: MemoryStore::new(), others: Mutex::new(vec![other]) };
-        assert_eq!(add(&store, &acme(), &joe, &entry(Bounce, 2)).await, Ok(false));
+        assert_eq!(add(&store, &acme(), &joe, &entry(Bounce, 2), &Batch::new()).await, Ok(false));
         // Between the read and the removal of a bounce comes a complaint: it is not removed with it.
         let mut other = Batch::new();
         write(&mut other, &acme(), &joe, &entry(Complaint, 1));
         write(&mut other, &acme(), &joe, &entry(Bounce, 1));
         let store = Contended { store: MemoryStore::new(), others: Mutex::new(vec![other, Batch::new()]) };
-        add(&store, &acme(), &joe, &entry(Bounce, 3)).await.unwrap();
+        add(&store, &acme(), &joe, &entry(Bounce, 3), &Batch::new()).await.unwrap();
         let removed = Removed { gone: vec![entry(Bounce, 1)], stays: Some(entry(Complaint, 1)) };
-        assert_eq!(remove(&store, &acme(), &joe, None, false).await, Ok(removed));
+        assert_eq!(remove(&store, &acme(), &joe, None, false, |_| Batch::new()).await, Ok(removed));
         assert_eq!(find(&store, &acme(), &joe).await, Ok(vec![entry(Complaint, 1)]));
         // Somebody who always comes first: an end is made.
         let bounces = (0..TRIES + 9).map(|n| {
@@ -404,7 +410,10 @@ mod tests {
         });
         let store = Contended { store: MemoryStore::new(), others: Mutex::new(bounces.collect()) };
         let conflict = CommitError::Conflict(Key::suppression(&acme(), &joe, Bounce));
-        assert_eq!(add(&store, &acme(), &joe, &entry(Bounce, 1)).await, Err(ChangeError::Commit(conflict)));
+        assert_eq!(
+            add(&store, &acme(), &joe, &entry(Bounce, 1), &Batch::new()).await,
+            Err(ChangeError::Commit(conflict))
+        );
         assert_eq!(store.others.lock().unwrap().len(), 9);
     }
 
@@ -433,7 +442,7 @@ mod tests {
                 let store = MemoryStore::new();
                 for reason in *there {
                     // Expired or not.
-                    add(&store, &acme(), &joe, &until(*reason, 1, 2)).await.unwrap();
+                    add(&store, &acme(), &joe, &until(*reason, 1, 2), &Batch::new()).await.unwrap();
                 }
                 let meant: Vec<_> =
                     there.iter().copied().filter(|reason| asked.is_none_or(|asked| asked == *reason)).collect();
@@ -443,7 +452,7 @@ mod tests {
                     (Ok((gone, stays)), false) => (Ok(gone.to_vec()), *stays),
                     (Err(error), false) => (Err(error.clone()), false),
                 };
-                let removed = remove(&store, &acme(), &joe, *asked, force).await;
+                let removed = remove(&store, &acme(), &joe, *asked, force, |_| Batch::new()).await;
                 let reasons = |entries: &[Suppression]| entries.iter().map(|entry| entry.reason).collect::<Vec<_>>();
                 assert_eq!(removed.as_ref().is_ok_and(|removed| removed.stays.is_some()), stays, "{there:?} {asked:?}");
                 let removed = removed.map(|removed| reasons(&removed.gone));
@@ -461,16 +470,19 @@ mod tests {
         // Octets that are no record, and a record under another's key.
         for value in [Bytes::from_static(b"damaged"), record::seal(&entry(Complaint, 1))] {
             let store = MemoryStore::new();
-            add(&store, &acme(), &joe, &entry(Manual, 1)).await.unwrap();
+            add(&store, &acme(), &joe, &entry(Manual, 1), &Batch::new()).await.unwrap();
             let mut batch = Batch::new();
             batch.put(Key::suppression(&acme(), &joe, Bounce), If::Any, value);
             store.commit(batch).await.unwrap();
             assert!(matches!(find(&store, &acme(), &joe).await, Err(ReadError::Corrupt(..))));
             assert!(matches!(list(&store, &acme(), None, 9).await, Err(ReadError::Corrupt(..))));
-            let added = add(&store, &acme(), &joe, &entry(Bounce, 1)).await;
+            let added = add(&store, &acme(), &joe, &entry(Bounce, 1), &Batch::new()).await;
             assert!(matches!(added, Err(ChangeError::Read(ReadError::Corrupt(..)))), "{added:?}");
-            assert!(matches!(remove(&store, &acme(), &joe, None, false).await, Err(RemoveError::Read(_))));
-            let removed = remove(&store, &acme(), &joe, Some(Bounce), true).await.unwrap();
+            assert!(matches!(
+                remove(&store, &acme(), &joe, None, false, |_| Batch::new()).await,
+                Err(RemoveError::Read(_))
+            ));
+            let removed = remove(&store, &acme(), &joe, Some(Bounce), true, |_| Batch::new()).await.unwrap();
             assert_eq!(removed, Removed { gone: vec![unreadable(Bounce)], stays: None });
             assert_eq!(find(&store, &acme(), &joe).await, Ok(vec![entry(Manual, 1)]));
         }
@@ -481,11 +493,11 @@ mod tests {
         let store = MemoryStore::new();
         for n in 0..5 {
             let joe = mailbox(&format!("Joe{n}@x.example"));
-            add(&store, &acme(), &joe, &entry(Manual, n)).await.unwrap();
-            add(&store, &acme(), &joe, &entry(Complaint, n)).await.unwrap();
+            add(&store, &acme(), &joe, &entry(Manual, n), &Batch::new()).await.unwrap();
+            add(&store, &acme(), &joe, &entry(Complaint, n), &Batch::new()).await.unwrap();
         }
         let neighbour = TenantId::parse("acme-two").unwrap();
-        add(&store, &neighbour, &mailbox("a@x.example"), &entry(Manual, 1)).await.unwrap();
+        add(&store, &neighbour, &mailbox("a@x.example"), &entry(Manual, 1), &Batch::new()).await.unwrap();
         let (mut seen, mut pages) = (Vec::<(String, SuppressionReason)>::new(), 0);
         loop {
             let after = seen.last().map(|(folded, reason)| (folded.as_str(), *reason));
@@ -509,7 +521,7 @@ mod tests {
         let stopped = ReadError::Unavailable("test".into());
         assert_eq!(find(&store, &acme(), &joe).await, Err(stopped.clone()));
         let bounce = entry(Bounce, 1);
-        assert_eq!(add(&store, &acme(), &joe, &bounce).await, Err(ChangeError::Read(stopped.clone())));
-        assert_eq!(remove(&store, &acme(), &joe, None, true).await, Err(RemoveError::Read(stopped)));
+        assert_eq!(add(&store, &acme(), &joe, &bounce, &Batch::new()).await, Err(ChangeError::Read(stopped.clone())));
+        assert_eq!(remove(&store, &acme(), &joe, None, true, |_| Batch::new()).await, Err(RemoveError::Read(stopped)));
     }
 }

@@ -94,25 +94,28 @@ pub async fn load(store: &dyn Store) -> Result<Directory, ReadError> {
     Ok(loading.finish())
 }
 
-/// Pauses a tenant, or one of its streams; a pause that is there is replaced.
+/// Pauses a tenant, or one of its streams; a pause that is there is replaced. `with` is in the same commit.
 pub async fn pause(
     store: &dyn Store,
     tenant: &TenantId,
     stream: Option<&StreamId>,
     pause: &Pause,
+    with: Batch,
 ) -> Result<(), CommitError> {
-    let mut batch = Batch::new();
+    let mut batch = with;
     batch.put(Key::pause(tenant, stream), If::Any, record::seal(pause));
     store.commit(batch).await.map(drop)
 }
 
 /// Ends what restrains a tenant with all its streams, or one stream: a pause by hand and the judge's
-/// brakes. Mail sent until now counts no more. Pauses by hand of a tenant's streams stay.
+/// brakes. Mail sent until now counts no more. Pauses by hand of a tenant's streams stay. `with` is in the
+/// commit that ends it.
 pub async fn resume(
     store: &dyn Store,
     tenant: &Tenant,
     stream: Option<&StreamId>,
     now: Timestamp,
+    with: Batch,
 ) -> Result<(), CommitError> {
     let anew = |standing: &Standing| Standing {
         brake: None,
@@ -129,39 +132,52 @@ pub async fn resume(
     if stream.is_none() {
         rows.push((Key::standing(&tenant.id, None), anew(&tenant.standing)));
     }
-    // The pause goes last: who comes to an end half-way is still paused.
-    let last = Key::pause(&tenant.id, stream);
-    for some in rows.chunks(super::BATCH_ITEMS - 1) {
-        let mut batch = Batch::new();
+    // The pause goes with the last of them: who comes to an end half-way is still paused.
+    let room = super::BATCH_ITEMS.saturating_sub(with.len() + 1).max(1);
+    let (before, last) = rows.split_at(rows.len().saturating_sub(1) / room * room);
+    let write = |mut batch: Batch, some: &[(Key, Standing)]| {
         for (key, standing) in some {
             batch.put(key.clone(), If::Any, record::seal(standing));
         }
-        store.commit(batch).await?;
+        batch
+    };
+    for some in before.chunks(room) {
+        store.commit(write(Batch::new(), some)).await?;
     }
-    let mut batch = Batch::new();
-    batch.remove(last, If::Any);
+    let mut batch = write(with, last);
+    batch.remove(Key::pause(&tenant.id, stream), If::Any);
     store.commit(batch).await.map(drop)
 }
 
 /// Writes a credential that was made with a new secret; what stood against an older one of its name
-/// is gone. `If::Absent` where nobody's username may be taken.
-pub async fn put_new_credential(store: &dyn Store, credential: &Credential, condition: If) -> Result<(), CommitError> {
-    let mut batch = Batch::new();
+/// is gone. `If::Absent` where nobody's username may be taken. `with` is in the same commit.
+pub async fn put_new_credential(
+    store: &dyn Store,
+    credential: &Credential,
+    condition: If,
+    with: Batch,
+) -> Result<(), CommitError> {
+    let mut batch = with;
     batch.put(Key::credential(&credential.username), condition, record::seal(credential));
     batch.remove(Key::credential_hold(&credential.username), If::Any);
     store.commit(batch).await.map(drop)
 }
 
-/// Writes a credential that is there.
-pub async fn put_credential(store: &dyn Store, credential: &Credential, condition: If) -> Result<(), CommitError> {
-    let mut batch = Batch::new();
+/// Writes a credential that is there. `with` is in the same commit.
+pub async fn put_credential(
+    store: &dyn Store,
+    credential: &Credential,
+    condition: If,
+    with: Batch,
+) -> Result<(), CommitError> {
+    let mut batch = with;
     batch.put(Key::credential(&credential.username), condition, record::seal(credential));
     store.commit(batch).await.map(drop)
 }
 
-/// Removes a credential; nothing happens where there is none.
-pub async fn remove_credential(store: &dyn Store, username: &Username) -> Result<(), CommitError> {
-    let mut batch = Batch::new();
+/// Removes a credential; where there is none, nothing but `with` is written, which is in the same commit.
+pub async fn remove_credential(store: &dyn Store, username: &Username, with: Batch) -> Result<(), CommitError> {
+    let mut batch = with;
     batch.remove(Key::credential(username), If::Any);
     store.commit(batch).await.map(drop)
 }

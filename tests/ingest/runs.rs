@@ -129,7 +129,7 @@ async fn an_entry_by_hand_is_neither_replaced_nor_lifted() {
         expires: None,
         actor: "cli:root".into(),
     };
-    suppressions::add(&*world.store, &world.tenant(), &world::mailbox(A), &by_hand).await.unwrap();
+    suppressions::add(&*world.store, &world.tenant(), &world::mailbox(A), &by_hand, &Batch::new()).await.unwrap();
     for n in 1..=6 {
         apply(&world, &[soft(&format!("f-{n}"), A, n)]).await;
     }
@@ -143,7 +143,9 @@ async fn an_entry_that_was_removed_does_not_come_back_with_the_next_bounce() {
     for n in 1..=5 {
         apply(&world, &[soft(&format!("f-{n}"), A, n)]).await;
     }
-    suppressions::remove(&*world.store, &world.tenant(), &world::mailbox(A), None, false).await.unwrap();
+    suppressions::remove(&*world.store, &world.tenant(), &world::mailbox(A), None, false, |_| Batch::new())
+        .await
+        .unwrap();
     assert_eq!(rows(&world).await, 0);
     apply(&world, &[soft("f-6", A, 6)]).await;
     assert_eq!((entries(&world, A).await, run(&world, A).await.length()), (vec![], 1));
@@ -182,7 +184,7 @@ async fn a_sweep_leaves_what_changed_meanwhile() {
         expires: Some(at(10)),
         actor: "cli:root".into(),
     };
-    suppressions::add(&*world.store, &world.tenant(), &world::mailbox(A), &one).await.unwrap();
+    suppressions::add(&*world.store, &world.tenant(), &world::mailbox(A), &one, &Batch::new()).await.unwrap();
     world.clock.pass(30 * DAY);
     let renewed = Suppression { expires: None, ..one };
     let mut batch = Batch::new();

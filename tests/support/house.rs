@@ -465,7 +465,9 @@ impl House {
 
     pub async fn suppress(&self, tenant: &str, mailbox: &str, reason: SuppressionReason) {
         let entry = Suppression { reason, origin: "test".into(), at: long_ago(), expires: None, actor: "test".into() };
-        suppressions::add(&*self.store, &TenantId::parse(tenant).unwrap(), &address(mailbox), &entry).await.unwrap();
+        suppressions::add(&*self.store, &TenantId::parse(tenant).unwrap(), &address(mailbox), &entry, &Batch::new())
+            .await
+            .unwrap();
     }
 
     pub async fn is_suppressed(&self, tenant: &str, mailbox: &str) -> bool {

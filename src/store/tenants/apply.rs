@@ -10,18 +10,24 @@ use std::collections::{BTreeMap, HashSet};
 use super::difference::{Change, What};
 use super::rows;
 use crate::mail::TenantId;
+use crate::store::audit::{self, Entry};
 use crate::store::credential::Credential;
 use crate::store::{BATCH_ITEMS, Batch, CommitError, If, Key, ReadError, Store, record};
 
 /// Makes the changes; idempotent. On an error some tenants may have been done and others not; of the
-/// tenant it stopped at, what was committed is consistent.
-pub async fn apply(store: &dyn Store, changes: &[Change]) -> Result<(), CommitError> {
+/// tenant it stopped at, what was committed is consistent. What `trail` says of a tenant is in the last
+/// commit of its changes; what it says of no tenant, in the last of all.
+pub async fn apply(store: &dyn Store, changes: &[Change], trail: &[Entry]) -> Result<(), CommitError> {
     let mut tenants: BTreeMap<(bool, &TenantId), Vec<&What>> = BTreeMap::new();
     let goes: HashSet<&TenantId> =
         changes.iter().filter(|c| matches!(c.what, What::RemoveTenant)).map(|c| &c.tenant).collect();
     for change in changes {
         // Who goes comes last: what moves to another tenant is there before it is away.
         tenants.entry((goes.contains(&change.tenant), &change.tenant)).or_default().push(&change.what);
+    }
+    let mut trails: BTreeMap<Option<&TenantId>, Vec<&Entry>> = BTreeMap::new();
+    for entry in trail {
+        trails.entry(entry.tenant.as_ref()).or_default().push(entry);
     }
     for ((goes, tenant), changes) in tenants {
         let mut plan = Plan::of(tenant, &changes);
@@ -30,23 +36,27 @@ pub async fn apply(store: &dyn Store, changes: &[Change]) -> Result<(), CommitEr
         } else {
             plan.clear(store, tenant, &changes).await?;
         }
+        plan.trail = trails.remove(&Some(tenant)).unwrap_or_default();
         plan.commit(store).await?;
     }
-    Ok(())
+    let rest = Plan { trail: trails.into_values().flatten().collect(), ..Plan::default() };
+    rest.commit(store).await
 }
 
 /// The writes of one tenant, in the order of the fields.
 #[derive(Default)]
-struct Plan {
+struct Plan<'a> {
     /// What was left of an earlier tenant of the name.
     leftovers: Vec<Key>,
     /// Streams and senders, then the tenant, then credentials.
     puts: [Vec<(Key, bytes::Bytes)>; 3],
     /// Credentials, then the tenant, then the rest.
     removals: [Vec<Key>; 3],
+    /// What the audit trail says of all that.
+    trail: Vec<&'a Entry>,
 }
 
-impl Plan {
+impl Plan<'_> {
     fn of(tenant: &TenantId, changes: &[&What]) -> Self {
         let mut plan = Self::default();
         let [parts, tenants, credentials] = &mut plan.puts;
@@ -123,6 +133,12 @@ impl Plan {
                 Some(value) => batch.put(key, If::Any, value),
                 None => batch.remove(key, If::Any),
             };
+            if batch.len() == BATCH_ITEMS {
+                store.commit(std::mem::take(&mut batch)).await?;
+            }
+        }
+        for entry in self.trail {
+            audit::write(&mut batch, entry);
             if batch.len() == BATCH_ITEMS {
                 store.commit(std::mem::take(&mut batch)).await?;
             }

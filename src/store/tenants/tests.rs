@@ -70,7 +70,7 @@ fn a_pause() -> Pause {
 /// Applies a declaration and gives the lines.
 async fn made(store: &dyn Store, wanted: &Declared, prune: bool) -> Vec<String> {
     let changes = differences(&load(store).await.unwrap(), wanted, prune).unwrap();
-    apply(store, &changes).await.unwrap();
+    apply(store, &changes, &[]).await.unwrap();
     changes.iter().map(ToString::to_string).collect()
 }
 
@@ -160,7 +160,7 @@ async fn two_cannot_have_one_set_or_one_username() {
     ]);
     made(&store, &stored, false).await;
     let issued = credential("zeta", "issued", "one", Origin::Issued);
-    put_credential(&store, &issued, If::Absent).await.unwrap();
+    put_credential(&store, &issued, If::Absent, Batch::new()).await.unwrap();
     let with_set = |id: &str, set: &str| {
         let mut tenant = tenant(id, &["main"]);
         tenant.streams.insert(stream_id("x"), stream("x", StreamKind::Bulk, set));
@@ -242,8 +242,8 @@ async fn pauses_are_state_and_outlive_every_file() {
     let (acme, main) = (tenant_id("acme"), stream_id("main"));
     let wanted = declared(vec![(tenant("acme", &["main", "news"]), vec![])]);
     made(&store, &wanted, true).await;
-    pause(&store, &acme, None, &a_pause()).await.unwrap();
-    pause(&store, &acme, Some(&main), &a_pause()).await.unwrap();
+    pause(&store, &acme, None, &a_pause(), Batch::new()).await.unwrap();
+    pause(&store, &acme, Some(&main), &a_pause(), Batch::new()).await.unwrap();
     let mut changed = wanted.clone();
     changed.tenants[0].tenant.enforce = false;
     changed.tenants[0].tenant.streams.get_mut(&main).unwrap().daily_recipients = Some(9);
@@ -254,14 +254,14 @@ async fn pauses_are_state_and_outlive_every_file() {
     assert_eq!(found.streams[&main].pause, Some(a_pause()));
     assert_eq!(found.streams[&stream_id("news")].pause, None);
     let paused = Tenant::clone(load(&store).await.unwrap().tenant(&acme).unwrap());
-    resume(&store, &paused, None, Timestamp::from_millis(9)).await.unwrap();
-    resume(&store, &paused, Some(&main), Timestamp::from_millis(9)).await.unwrap();
+    resume(&store, &paused, None, Timestamp::from_millis(9), Batch::new()).await.unwrap();
+    resume(&store, &paused, Some(&main), Timestamp::from_millis(9), Batch::new()).await.unwrap();
     let found = load(&store).await.unwrap();
     assert!(found.tenant(&acme).unwrap().pause.is_none());
     assert!(found.tenant(&acme).unwrap().streams[&main].pause.is_none());
     // A stream that goes takes its pause with it, and so does a tenant.
-    pause(&store, &acme, Some(&stream_id("news")), &a_pause()).await.unwrap();
-    pause(&store, &acme, None, &a_pause()).await.unwrap();
+    pause(&store, &acme, Some(&stream_id("news")), &a_pause(), Batch::new()).await.unwrap();
+    pause(&store, &acme, None, &a_pause(), Batch::new()).await.unwrap();
     made(&store, &declared(vec![(tenant("acme", &["main"]), vec![])]), true).await;
     made(&store, &wanted, true).await;
     assert!(load(&store).await.unwrap().tenant(&acme).unwrap().streams[&stream_id("news")].pause.is_none());
@@ -375,11 +375,11 @@ async fn an_apply_that_is_cut_short_leaves_no_tenant_half() {
             }
             if step > 0 {
                 let issued = credential("large", "issued", "one", Origin::Issued);
-                put_credential(&store, &issued, If::Absent).await.unwrap();
+                put_credential(&store, &issued, If::Absent, Batch::new()).await.unwrap();
             }
             let changes = differences(&load(&store).await.unwrap(), wanted, true).unwrap();
             store.left.store(commits, Ordering::Relaxed);
-            let outcome = apply(&store, &changes).await;
+            let outcome = apply(&store, &changes, &[]).await;
             store.left.store(usize::MAX, Ordering::Relaxed);
             store.store.heal();
             let found = load(&store).await.unwrap();
@@ -506,7 +506,7 @@ struct Depth {
 async fn one_after_the_other(first: &Declared, second: &Declared, prune: bool, depth: &mut Depth) {
     let store = MemoryStore::new();
     match differences(&Directory::default(), first, true) {
-        Ok(changes) => apply(&store, &changes).await.unwrap(),
+        Ok(changes) => apply(&store, &changes, &[]).await.unwrap(),
         Err(conflicts) => {
             assert!(!conflicts.is_empty());
             depth.refused += 1;
@@ -516,18 +516,18 @@ async fn one_after_the_other(first: &Declared, second: &Declared, prune: bool, d
     for declared in &first.tenants {
         let id = &declared.tenant.id;
         let issued = credential(id.as_str(), &format!("{id}-issued"), "one", Origin::Issued);
-        put_credential(&store, &issued, If::Absent).await.unwrap();
-        pause(&store, id, None, &a_pause()).await.unwrap();
+        put_credential(&store, &issued, If::Absent, Batch::new()).await.unwrap();
+        pause(&store, id, None, &a_pause(), Batch::new()).await.unwrap();
     }
     let before = load(&store).await.unwrap();
     let Ok(changes) = differences(&before, second, prune) else {
         depth.refused += 1;
         return;
     };
-    apply(&store, &changes).await.unwrap();
+    apply(&store, &changes, &[]).await.unwrap();
     let after = load(&store).await.unwrap();
     assert_eq!(differences(&after, second, prune), Ok(Vec::new()), "applied, nothing is left to do");
-    apply(&store, &changes).await.unwrap();
+    apply(&store, &changes, &[]).await.unwrap();
     assert_eq!(differences(&load(&store).await.unwrap(), second, prune), Ok(Vec::new()), "twice is as once");
 
     assert!(after.faults().is_empty(), "{:?}", after.faults());
