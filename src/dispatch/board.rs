@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::breaker::{Breakers, Change, Permit};
 use super::choose::Turns;
 use super::gate::{Gates, Moment, Shut};
-use super::pace::{Pace, Slot};
+use super::pace::{Pace, Slot, beside_ses};
 use super::waits::Waits;
 use crate::mail::TenantId;
 use crate::outbox::{Cause, Lane, LaneState};
@@ -127,7 +127,7 @@ impl Board {
         Self {
             breakers: Breakers::default(),
             turns: Turns::default(),
-            pace: Pace::new(rate),
+            pace: Pace::new(rate.map(beside_ses)),
             flights: HashMap::new(),
             calls_per_lane: calls_per_lane.max(1),
             holds: HashMap::new(),
@@ -391,7 +391,7 @@ impl Board {
 
     /// The account takes so many recipients a second.
     pub fn change_rate(&mut self, rate: Option<f64>, now: Instant) {
-        self.pace.change(rate, now);
+        self.pace.change(rate.map(beside_ses), now);
         self.gates.change_rate(rate, now);
     }
 
