@@ -231,7 +231,7 @@ impl House {
 
         let certificates = certificates_of(&settings, certificates)?;
         let webhook = webhook_of(&settings)?;
-        let sled = Arc::new(SledStore::open(&settings.data_dir)?);
+        let sled = Arc::new(SledStore::open_with(&settings.data_dir, settings.store.cache_bytes)?);
         let store: Arc<dyn Store> = sled.clone();
         let available = {
             let sled = Arc::clone(&sled);
@@ -295,7 +295,7 @@ impl House {
                 from: settings.notify.from.clone(),
                 operator: settings.notify.operator.clone(),
                 mails_per_hour: settings.notify.mails_per_hour,
-                pending: notify::PENDING,
+                pending: settings.notify.announcements,
             },
         );
         let bell: Arc<dyn Announce> = Arc::new(bell);

@@ -24,7 +24,7 @@ use bulkhead::announce::webhook::{Answer, Offer, Post, Signer};
 use bulkhead::announce::{self, Announce as _, Announcement, Kind, Severity};
 use bulkhead::config::load_tenants;
 use bulkhead::mail::{Mailbox, MessageId, StreamId, TenantId};
-use bulkhead::notify::{AGE, Bell, Means, Options, PAUSE, PENDING, QUEUE, Service, Webhook};
+use bulkhead::notify::{AGE, Bell, Means, Options, PAUSE, QUEUE, Service, Webhook};
 use bulkhead::outbox::memory::MemorySpool;
 use bulkhead::outbox::{Bounds, Outbox, SpoolError};
 use bulkhead::secret::Random;
@@ -163,7 +163,7 @@ impl World {
             from: Some(mailbox("postmaster@relay.example.com")),
             operator: Some(mailbox("ops@vendor.example")),
             mails_per_hour: 3,
-            pending: PENDING,
+            pending: 10_000,
         };
         let parts = (Arc::new(MemoryStore::new()), MemorySpool::new(), Arc::new(Hand(AtomicU64::new(START))));
         Self::on(parts, directory(), Some(Scripted::default()), options).await

@@ -48,7 +48,7 @@ use ::sled::Db;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::folder::{Disk, OpenError};
+pub use self::folder::{CACHE, Disk, OpenError};
 use self::folder::{let_go, lock, open_sled, sync_all, unlock};
 use self::row::{SEQUENCE, read_sequence, versioned};
 pub use self::shared::STUCK;
@@ -90,16 +90,25 @@ impl SledStore {
     /// Opens the store in `dir`, which is made if it is not there, and starts its writer. On return
     /// all that was found or made is on the disk.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        Self::open_on(dir, |file| Box::new(file))
+        Self::open_with(dir, CACHE)
+    }
+
+    /// [`Self::open`] with a page cache of so many octets.
+    pub fn open_with(dir: &Path, cache: usize) -> Result<Self, OpenError> {
+        Self::begin(dir, cache, |file| Box::new(file))
     }
 
     /// [`Self::open`] on a disk of the caller's; `disk` gets the descriptor of the data file.
     pub fn open_on(dir: &Path, disk: impl FnOnce(File) -> Box<dyn Disk>) -> Result<Self, OpenError> {
+        Self::begin(dir, CACHE, disk)
+    }
+
+    fn begin(dir: &Path, cache: usize, disk: impl FnOnce(File) -> Box<dyn Disk>) -> Result<Self, OpenError> {
         let at = |what: &'static str| move |source: io::Error| OpenError::Io { dir: dir.to_owned(), what, source };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at("cannot be made"))?;
         let dir = dir.canonicalize().map_err(at("cannot be found"))?;
         let lock = lock(&dir)?;
-        let db = open_sled(&dir)?;
+        let db = open_sled(&dir, cache)?;
         // Opened before the first write: a descriptor is told of the write errors since its opening,
         // and sled's own, whose errors sled only logs, takes none of them away from this one.
         let file = File::open(dir.join("db")).map_err(at("db cannot be opened"))?;

@@ -134,7 +134,7 @@ async fn desk_of(settings: &Settings, may_create: bool) -> Result<(Desk, Arc<Sle
 /// Opens the store.
 pub(super) fn open_store(settings: &Settings) -> Result<SledStore, Failure> {
     let data_dir = &settings.data_dir;
-    SledStore::open(data_dir).map_err(|error| {
+    SledStore::open_with(data_dir, settings.store.cache_bytes).map_err(|error| {
         let cure = match error {
             OpenError::Damaged { .. } => "; `bulkhead store rebuild` tells what can be done",
             OpenError::InUse(_) | OpenError::Io { .. } => "",

@@ -98,7 +98,7 @@ async fn rebuild(settings: &Settings, move_aside: bool, out: Out) -> Result<(), 
         return Err(Failure::because(format!("there is no data folder {}", shown(data_dir))));
     }
     let now = MachineClock.now();
-    let (store, aside) = match SledStore::open(data_dir) {
+    let (store, aside) = match SledStore::open_with(data_dir, settings.store.cache_bytes) {
         Ok(store) => (store, None),
         Err(error @ OpenError::Damaged { .. }) if !move_aside => {
             return Err(Failure::because(format!(

@@ -260,6 +260,7 @@ mod tests {
             "least_complaints",
             "account_least_recipients",
             "mails_per_hour",
+            "announcements",
             "credentials",
             "soft_bounces",
             "domains_per_day",

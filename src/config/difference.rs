@@ -3,7 +3,8 @@
 //! Every field is named here; the compiler tells of one that is not.
 
 use super::{
-    Admin, Audit, Aws, CertificateFiles, Events, Exposure, Limits, Log, Notify, Outbox, Settings, Suppression, Watch,
+    Admin, Audit, Aws, CertificateFiles, Events, Exposure, Limits, Log, Notify, Outbox, Settings, Store, Suppression,
+    Watch,
 };
 
 macro_rules! differing {
@@ -132,6 +133,7 @@ impl Settings {
             aws,
             outbox,
             notify,
+            store,
             audit,
             events,
             reputation: _,
@@ -207,11 +209,13 @@ impl Settings {
             configuration_set,
             operator,
             mails_per_hour,
+            announcements,
             webhook_url,
             webhook_secret_file,
             webhook_seconds,
             webhook_private,
         );
+        let store = differing!(store, new.store, Store, "store.", cache_bytes);
         let audit = differing!(audit, new.audit, Audit, "audit.", days);
         let events = differing!(
             events,
@@ -276,6 +280,7 @@ impl Settings {
             .chain(aws)
             .chain(outbox)
             .chain(notify)
+            .chain(store)
             .chain(audit)
             .chain(events)
             .chain(watch)

@@ -164,10 +164,18 @@ pub struct Notify {
     pub configuration_set: Option<ConfigurationSet>,
     pub operator: Option<Mailbox>,
     pub mails_per_hour: usize,
+    pub announcements: usize,
     pub webhook_url: Option<String>,
     pub webhook_secret_file: Option<PathBuf>,
     pub webhook_seconds: Duration,
     pub webhook_private: bool,
+}
+
+/// The local store. Fields are the keys of `[store]`.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each has its sentence where it is read")]
+pub struct Store {
+    pub cache_bytes: usize,
 }
 
 /// The audit trail. Fields are the keys of `[audit]`.
@@ -594,6 +602,8 @@ impl Notify {
             ),
             mails_per_hour: section.whole("mails_per_hour", 10, 1..=1_000,
                 "Mails about such that a recipient, operator or tenant's contact, gets in an hour at the most; what is over comes together in one."),
+            announcements: section.whole("announcements", 10_000, 100..=1_000_000,
+                "Announcements that are still to be told to somebody, at the most; the oldest give way, and the log says so."),
             webhook_url: section.optional(
                 "webhook_url",
                 "https://hooks.example.com/bulkhead",
@@ -615,6 +625,15 @@ impl Notify {
         };
         section.end();
         notify
+    }
+}
+
+impl Store {
+    pub(super) fn of(mut section: Section<'_>) -> Self {
+        let cache_bytes = section.whole("cache_bytes", 268_435_456, 16_777_216..=1_099_511_627_776,
+            "Octets of the store's pages that are kept in memory, about; up to two and a half times as many while it works. A million suppressions fit in 256 MiB; where they do not, a look-up of one reads the disk.");
+        section.end();
+        Self { cache_bytes }
     }
 }
 

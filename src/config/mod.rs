@@ -36,7 +36,7 @@ pub use defaults::default_file;
 pub use file::OTHER_VARIABLES;
 pub use groups::{
     Admin, Audit, Aws, CertificateFiles, Events, Exposure, Format, LARGEST_MESSAGE_BYTES, Limits, Listener, Log,
-    Notify, Outbox, Reputation, SesSync, Stolen, Suppression, Tls, Watch,
+    Notify, Outbox, Reputation, SesSync, Stolen, Store, Suppression, Tls, Watch,
 };
 pub use limits::{Tried, TriedTenant, load_limits, read_limits};
 pub use problem::{Note, Place, Problem};
@@ -71,6 +71,8 @@ pub struct Settings {
     pub outbox: Outbox,
     /// The relay's own mail, and its webhook.
     pub notify: Notify,
+    /// The local store.
+    pub store: Store,
     /// The audit trail.
     pub audit: Audit,
     /// Where SES's events come from.
@@ -163,6 +165,8 @@ impl Settings {
             "notify",
             "The relay's own mail: notices of expired messages, delivery status notifications, and what happens to a tenant's standing, which a webhook is told of as well. Without it none are sent.",
         ));
+        let store =
+            Store::of(top.section("store", "The local store: tenants, suppressions, counters and what is held."));
         let audit = Audit::of(top.section("audit", "The audit trail: who changed what, when and why."));
         let events = Events::of(top.section("events", "SES's events: bounces, complaints, deliveries."));
         let reputation = Reputation::of(top.section(
@@ -195,6 +199,7 @@ impl Settings {
             aws,
             outbox,
             notify,
+            store,
             audit,
             events,
             reputation,

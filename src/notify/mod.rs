@@ -10,7 +10,7 @@
 //! an hour than the setting says; what is over comes in one. A crash may tell somebody twice, never
 //! not at all. Those who are not to be told, for there is no contact, no operator, no sender or no
 //! webhook, are struck off at once.
-//! Bounds: [`PENDING`] announcements, the oldest give way; [`QUEUE`] that were rung for and not looked
+//! Bounds: [`Options::pending`] announcements, the oldest give way; [`QUEUE`] that were rung for and not looked
 //! at, behind which the store is read instead; [`schedule::AT_ONCE`](crate::announce::schedule::AT_ONCE)
 //! offers.
 //! What can go wrong: the outbox is full or the store does not work; then it is tried again after
@@ -39,8 +39,6 @@ use crate::store::directory::Current;
 use crate::store::{Batch, If, Key, Store};
 use crate::time::{Clock, Timestamp};
 
-/// Most announcements that are still to be told to somebody.
-pub const PENDING: usize = 10_000;
 /// Announcements that were rung for and not looked at yet.
 pub const QUEUE: usize = 1_000;
 /// How long it is tried to tell somebody of an announcement.
@@ -96,7 +94,7 @@ pub struct Options {
     pub operator: Option<Mailbox>,
     /// Mails a recipient gets in an hour at the most.
     pub mails_per_hour: usize,
-    /// Most announcements that are still to be told to somebody; [`PENDING`].
+    /// Most announcements that are still to be told to somebody.
     pub pending: usize,
 }
 

@@ -13,11 +13,11 @@ use ::sled::Db;
 
 use super::shared::words_of;
 
-/// sled's page cache in octets: at most, for it fills with what is read; sled takes up to two and a half
-/// times as much. A million suppressions fit in it, and not in half of it. A look-up of an address whose page is
-/// not in it takes several times as long as one whose page is, and RCPT waits for it
+/// sled's page cache in octets where nobody says another: at most, for it fills with what is read; sled takes
+/// up to two and a half times as much. A million suppressions fit in it, and not in half of it. A look-up of an
+/// address whose page is not in it takes several times as long as one whose page is, and RCPT waits for it
 /// (`benches/suppression.rs`).
-const CACHE: u64 = 256 * 1024 * 1024;
+pub const CACHE: usize = 256 * 1024 * 1024;
 /// How often sled rolls its buffers and collects garbage, in milliseconds. Not how often we sync.
 const FLUSH_EVERY: u64 = 500;
 /// Why a store cannot be opened.
@@ -107,7 +107,7 @@ fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn open_sled(dir: &Path) -> Result<Db, OpenError> {
+pub(super) fn open_sled(dir: &Path, cache: usize) -> Result<Db, OpenError> {
     remove_unfinished_snapshots(dir).map_err(|source| OpenError::Io {
         dir: dir.to_owned(),
         what: "an unfinished snapshot cannot be removed",
@@ -117,7 +117,7 @@ pub(super) fn open_sled(dir: &Path) -> Result<Db, OpenError> {
         ::sled::Config::new()
             .path(dir)
             .mode(::sled::Mode::LowSpace)
-            .cache_capacity(CACHE)
+            .cache_capacity(u64::try_from(cache).unwrap_or(u64::MAX))
             .flush_every_ms(Some(FLUSH_EVERY))
             .open()
     };
