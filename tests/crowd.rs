@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 /// Clients that are logged in and say nothing.
-const IDLE: usize = 3000;
+const IDLE: usize = 2000;
 /// Clients that send a command octet by octet.
 const COMMAND_DRIBBLERS: usize = 300;
 /// Clients that begin a TLS handshake and stop.
@@ -35,8 +35,6 @@ const DRIBBLE: Duration = Duration::from_millis(500);
 const CUT_OFF: Duration = Duration::from_secs(15);
 /// Visits of the good client to the quiet and to the crowded relay.
 const VISITS: usize = 15;
-/// The longest visit that is still none that waited for a slow one: a machine may stand still for a while.
-const LONGEST: Duration = Duration::from_secs(7);
 /// User memory of an idle connection, also in a build without optimisation.
 const MOST_KIB: f64 = 16.0;
 
@@ -152,15 +150,12 @@ async fn a_good_client_does_not_wait_for_a_crowd() {
     let began = Instant::now();
     let mut idle = crowd_in(relay, &tls).await;
     let came_in = began.elapsed();
-    let burst = process.memory();
-    let crowded = visits(relay, &tls).await;
-    // What the logins left behind is given back as the allocator is asked again; what stays is theirs.
-    let after = burst.min(process.memory());
+    let after = process.memory();
     let each = (after as f64 - before as f64) / IDLE as f64;
     println!(
-        "{IDLE} idle connections came in within {came_in:?}; {before} KiB before, {burst} KiB then, {after} KiB after: \
-         {each:.1} KiB each"
+        "{IDLE} idle connections came in within {came_in:?}; {before} KiB before, {after} KiB after: {each:.1} KiB each"
     );
+    let crowded = visits(relay, &tls).await;
 
     let slow = slow_crowd(relay, &tls).await;
     let open = sessions_open(&place, IDLE + COMMAND_DRIBBLERS + TLS_STALLERS + DATA_DRIBBLERS).await;
@@ -172,10 +167,10 @@ async fn a_good_client_does_not_wait_for_a_crowd() {
     let standing = [&slow.commands, &slow.handshakes, &slow.data].map(|part| part.iter().all(|one| !one.is_finished()));
     assert_eq!(standing, [true; 3], "the crowd was gone before the good client");
     // Generous, for a machine that does other things too; a good client that waits for a slow one's
-    // time-out waits for nearly all of [`CUT_OFF`].
+    // time-out waits for many seconds.
     for (median, longest) in [crowded, harassed] {
         assert!(median < quiet.0 * 5 + Duration::from_millis(200), "{median:?} instead of {:?}", quiet.0);
-        assert!(longest < LONGEST, "{longest:?}");
+        assert!(longest < Duration::from_secs(3), "{longest:?}");
     }
     assert!(each <= MOST_KIB, "{each:.1} KiB for an idle connection");
 
