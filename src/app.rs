@@ -290,13 +290,7 @@ impl House {
                 compose: letter::compose,
                 webhook,
             },
-            notify::Options {
-                hostname: settings.hostname.clone(),
-                from: settings.notify.from.clone(),
-                operator: settings.notify.operator.clone(),
-                mails_per_hour: settings.notify.mails_per_hour,
-                pending: settings.notify.announcements,
-            },
+            notify_options(&settings),
         );
         let bell: Arc<dyn Announce> = Arc::new(bell);
         let reputation = Reputation::open(
@@ -920,6 +914,17 @@ fn raise_descriptors(connections: usize) {
     }
 }
 
+/// The settings of whoever tells of announcements.
+fn notify_options(settings: &Settings) -> notify::Options {
+    notify::Options {
+        hostname: settings.hostname.clone(),
+        from: settings.notify.from.clone(),
+        operator: settings.notify.operator.clone(),
+        mails_per_hour: settings.notify.mails_per_hour,
+        pending: settings.notify.announcements,
+    }
+}
+
 fn relay_options(settings: &Settings) -> relay::Options {
     let limits = &settings.limits;
     relay::Options {
@@ -1058,12 +1063,14 @@ mod tests {
         assert_eq!(told, 15);
     }
 
+    /// The defaults, but for these variables.
+    fn load(variables: &[(&str, &str)]) -> Settings {
+        let variables = variables.iter().map(|(key, value)| (format!("BULKHEAD_{key}"), (*value).to_owned()));
+        config::load(None, variables).unwrap()
+    }
+
     #[test]
     fn what_wants_a_restart_is_followed_nowhere_before_it() {
-        let load = |variables: &[(&str, &str)]| {
-            let variables = variables.iter().map(|(key, value)| (format!("BULKHEAD_{key}"), (*value).to_owned()));
-            config::load(None, variables).unwrap()
-        };
         let shown = |settings: &Settings| format!("{:?}", relay_options(settings));
         let first = load(&[]);
         for variable in [("SUPPRESSION__SES_SYNC", "pull"), ("OUTBOX__DATA_DEADLINE_SECONDS", "11")] {
@@ -1074,6 +1081,16 @@ mod tests {
             let both = load(&[variable, ("LIMITS__RECIPIENTS", "7")]);
             assert_eq!(shown(&followed(&first, &both)), shown(&load(&[("LIMITS__RECIPIENTS", "7")])));
         }
+    }
+
+    #[test]
+    fn both_bounds_of_announcements_reach_whoever_tells_them() {
+        let of = |name: &str, value: &str| {
+            let options = notify_options(&load(&[(name, value)]));
+            (options.mails_per_hour, options.pending)
+        };
+        assert_eq!(of("NOTIFY__MAILS_PER_HOUR", "7"), (7, 10_000));
+        assert_eq!(of("NOTIFY__ANNOUNCEMENTS", "123"), (10, 123));
     }
 
     /// A setting that is read and then forgotten would be a promise without effect.

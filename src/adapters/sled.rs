@@ -48,8 +48,8 @@ use ::sled::Db;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::folder::{CACHE, Disk, OpenError};
-use self::folder::{let_go, lock, open_sled, sync_all, unlock};
+use self::folder::{CACHE, let_go, lock, open_sled, sync_all, unlock};
+pub use self::folder::{Disk, OpenError};
 use self::row::{SEQUENCE, read_sequence, versioned};
 pub use self::shared::STUCK;
 use self::shared::{Shared, lock_of, words_of};

@@ -155,12 +155,10 @@ pub async fn put_new_credential(
     store: &dyn Store,
     credential: &Credential,
     condition: If,
-    with: Batch,
+    mut with: Batch,
 ) -> Result<(), CommitError> {
-    let mut batch = with;
-    batch.put(Key::credential(&credential.username), condition, record::seal(credential));
-    batch.remove(Key::credential_hold(&credential.username), If::Any);
-    store.commit(batch).await.map(drop)
+    with.remove(Key::credential_hold(&credential.username), If::Any);
+    put_credential(store, credential, condition, with).await
 }
 
 /// Writes a credential that is there. `with` is in the same commit.

@@ -17,7 +17,7 @@ use super::shared::words_of;
 /// up to two and a half times as much. A million suppressions fit in it, and not in half of it. A look-up of an
 /// address whose page is not in it takes several times as long as one whose page is, and RCPT waits for it
 /// (`benches/suppression.rs`).
-pub const CACHE: usize = 256 * 1024 * 1024;
+pub(super) const CACHE: usize = 256 * 1024 * 1024;
 /// How often sled rolls its buffers and collects garbage, in milliseconds. Not how often we sync.
 const FLUSH_EVERY: u64 = 500;
 /// Why a store cannot be opened.
